@@ -1,0 +1,99 @@
+"""Named sizes, and what a configuration costs: parameters, multiply-accumulates, bytes."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from edgekit.errors import UnknownNameError
+from edgekit.model.config import TransformerConfig
+from edgekit.model.weights import parameter_shapes
+
+BYTES_PER_WEIGHT = 4  # float32, the one dtype of model.safetensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """The shape of a named size; everything else of a configuration keeps its default."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    ffn_size: int
+    embedding_size: int | None
+
+
+SIZES: Mapping[str, Size] = MappingProxyType(
+    {
+        "nano": Size(hidden_size=128, num_layers=2, num_heads=4, ffn_size=512, embedding_size=64),
+        "tiny": Size(hidden_size=192, num_layers=4, num_heads=6, ffn_size=768, embedding_size=96),
+        "mini": Size(hidden_size=256, num_layers=4, num_heads=8, ffn_size=1024, embedding_size=None),
+        "small": Size(hidden_size=384, num_layers=6, num_heads=12, ffn_size=1536, embedding_size=128),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRow:
+    """One line of `edgekit models`: a named size and its cost for one vocabulary, label set and length."""
+
+    name: str
+    config: TransformerConfig
+    length: int
+    parameters: int
+    multiply_accumulates: int
+    weights_size_bytes: int
+
+
+def named_config(size: str, *, vocab_size: int, num_labels: int, **overrides: Any) -> TransformerConfig:
+    """Return the configuration of a named size; `overrides` replace any field of TransformerConfig.
+
+    Raises UnknownNameError for an unknown size and pydantic.ValidationError for a bad override.
+    """
+    if size not in SIZES:
+        raise UnknownNameError("size", size, tuple(SIZES))
+    fields = {**vars(SIZES[size]), "vocab_size": vocab_size, "num_labels": num_labels, **overrides}
+    return TransformerConfig(**fields)
+
+
+def parameter_count(config: TransformerConfig) -> int:
+    """Return the number of trainable parameters."""
+    return sum(math.prod(shape) for shape in parameter_shapes(config).values())
+
+
+def weights_size_bytes(config: TransformerConfig) -> int:
+    """Return the bytes of the weights as float32: model.safetensors without its header (a few KB)."""
+    return BYTES_PER_WEIGHT * parameter_count(config)
+
+
+def multiply_accumulates(config: TransformerConfig, length: int) -> int:
+    """Return the multiply-accumulates of the matrix products for one example of `length` tokens.
+
+    Counted: the embedding's projection, query, key, value and output, the attention scores and their product
+    with the values, the feed-forward layers, the classifier. Not counted, as is usual: look-ups, norms, softmax,
+    activations, rotations, pooling.
+    """
+    hidden = config.hidden_size
+    project = length * config.token_size * hidden if config.embedding_size is not None else 0
+    attention = 4 * length * hidden * hidden + 2 * length * length * hidden
+    ffn = 2 * length * hidden * config.ffn_size
+    return project + config.num_layers * (attention + ffn) + hidden * config.num_labels
+
+
+def size_rows(*, vocab_size: int = 8192, num_labels: int = 40, length: int = 64) -> list[SizeRow]:
+    """Return a row for every named size, smallest first; `length` is in tokens."""
+    rows = []
+    for name in SIZES:
+        config = named_config(name, vocab_size=vocab_size, num_labels=num_labels, max_length=length)
+        rows.append(
+            SizeRow(
+                name=name,
+                config=config,
+                length=length,
+                parameters=parameter_count(config),
+                multiply_accumulates=multiply_accumulates(config, length),
+                weights_size_bytes=weights_size_bytes(config),
+            )
+        )
+    return rows

@@ -1,0 +1,144 @@
+"""The weights: their names, shapes, first values and checks, and the one map between the frameworks.
+
+The neutral names are PyTorch's (`blocks.0.attention.query.weight`), in PyTorch's layout ([out, in]).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import CheckpointError
+from edgekit.model.config import TransformerConfig
+
+Weights = dict[str, NDArray[np.float32]]
+
+_NORMS = ("attention_norm", "ffn_norm", "final_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KerasVariable:
+    """Where a weight lives in the Keras model: the variable's path, and whether it is stored transposed."""
+
+    path: str
+    transposed: bool
+
+
+def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter by its neutral name, in the order of the computation."""
+    hidden = config.hidden_size
+    shapes: dict[str, tuple[int, ...]] = {"embed.tokens.weight": (config.vocab_size, config.token_size)}
+    if config.embedding_size is not None:
+        shapes["embed.project.weight"] = (hidden, config.embedding_size)
+    if config.positions == "learned":
+        shapes["embed.positions.weight"] = (config.max_length, hidden)
+    for index in range(config.num_blocks):
+        shapes |= _block_shapes(config, f"blocks.{index}")
+    shapes |= _norm_shapes(config, "final_norm")
+    return shapes | _linear_shapes("classifier", config.num_labels, hidden)
+
+
+def _block_shapes(config: TransformerConfig, block: str) -> dict[str, tuple[int, ...]]:
+    hidden, ffn = config.hidden_size, config.ffn_size
+    shapes = _norm_shapes(config, f"{block}.attention_norm")
+    for part in ("query", "key", "value", "output"):
+        shapes |= _linear_shapes(f"{block}.attention.{part}", hidden, hidden)
+    shapes |= _norm_shapes(config, f"{block}.ffn_norm")
+    shapes |= _linear_shapes(f"{block}.ffn.up", ffn, hidden)
+    return shapes | _linear_shapes(f"{block}.ffn.down", hidden, ffn)
+
+
+def _norm_shapes(config: TransformerConfig, name: str) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (config.hidden_size,)}
+    return shapes | {f"{name}.bias": (config.hidden_size,)} if config.norm == "layernorm" else shapes
+
+
+def _linear_shapes(name: str, size_out: int, size_in: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (size_out, size_in), f"{name}.bias": (size_out,)}
+
+
+def initial_weights(config: TransformerConfig, seed: int) -> Weights:
+    """Return first weights, drawn by numpy alone so that training starts alike in both frameworks.
+
+    Biases are 0 and norm weights 1. Tokens have the standard deviation width**-0.5 (arXiv:1706.03762's released
+    code), positions 0.02, matrices Glorot's sqrt(2 / (in + out)); those that write into the residual stream are
+    divided by sqrt(2 * num_layers) (GPT-2).
+    """
+    generator = np.random.default_rng(seed)
+    return {
+        name: _initial_tensor(config, name, shape, generator)
+        for name, shape in parameter_shapes(config).items()
+    }
+
+
+def _initial_tensor(
+    config: TransformerConfig, name: str, shape: tuple[int, ...], generator: np.random.Generator
+) -> NDArray[np.float32]:
+    module, leaf = name.rsplit(".", 1)
+    if leaf == "bias":
+        return np.zeros(shape, np.float32)
+    if module.endswith(_NORMS):
+        return np.ones(shape, np.float32)
+    if module == "embed.tokens":
+        deviation = shape[1] ** -0.5
+    elif module == "embed.positions":
+        deviation = 0.02
+    else:
+        deviation = math.sqrt(2 / sum(shape))
+    if module.endswith(("attention.output", "ffn.down")):
+        deviation /= math.sqrt(2 * config.num_layers)
+    return generator.standard_normal(shape, np.float32) * np.float32(deviation)
+
+
+def check_weights(config: TransformerConfig, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Raise CheckpointError, naming the tensor, unless `weights` are exactly what `config` describes.
+
+    A tensor missing, unexpected, of the wrong shape, not float32, or with NaN or infinity in it is an error.
+    """
+    shapes = parameter_shapes(config)
+    for name in shapes:
+        if name not in weights:
+            raise CheckpointError(f"the weights lack the tensor {name!r} that the configuration describes")
+    for name in weights:
+        if name not in shapes:
+            raise CheckpointError(
+                f"the weights hold a tensor {name!r} that the configuration does not describe"
+            )
+    for name, shape in shapes.items():
+        _check_tensor(name, weights[name], shape)
+
+
+def _check_tensor(name: str, tensor: NDArray[Any], shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape:
+        raise CheckpointError(
+            f"the tensor {name!r} has the shape {list(tensor.shape)}; the configuration says {list(shape)}"
+        )
+    if tensor.dtype != np.float32:
+        raise CheckpointError(f"the tensor {name!r} is {tensor.dtype}; weights are float32")
+    broken = int(np.size(tensor) - np.count_nonzero(np.isfinite(tensor)))
+    if broken:
+        raise CheckpointError(
+            f"the tensor {name!r} holds {broken} NaN or infinite values of {np.size(tensor)}"
+        )
+
+
+def keras_variables(config: TransformerConfig) -> dict[str, KerasVariable]:
+    """Return the Keras variable of every parameter: the path follows the neutral name, the leaf is Keras's own."""
+    return {name: _keras_variable(config, name) for name in parameter_shapes(config)}
+
+
+def _keras_variable(config: TransformerConfig, name: str) -> KerasVariable:
+    module, leaf = name.rsplit(".", 1)
+    transposed = False
+    if module in ("embed.tokens", "embed.positions"):
+        leaf = "embeddings"
+    elif module.endswith(_NORMS):
+        leaf = {"weight": "gamma" if config.norm == "layernorm" else "scale", "bias": "beta"}[leaf]
+    elif leaf == "weight":
+        leaf, transposed = "kernel", True
+    # A block is one Keras layer, named "blocks.0": that dot stays.
+    layers = module.replace("blocks.", "blocks:").replace(".", "/").replace("blocks:", "blocks.")
+    return KerasVariable(path=f"encoder/{layers}/{leaf}", transposed=transposed)
