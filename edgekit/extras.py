@@ -1,0 +1,63 @@
+"""Optional libraries: which extra brings which module, and a clear error where one is missing."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+from types import ModuleType
+
+#: module → (extra that brings it, distribution names under which it may be installed)
+EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "torch": ("torch", ("torch",)),
+    "tensorflow": ("tensorflow", ("tensorflow-cpu", "tensorflow")),
+    "keras": ("tensorflow", ("keras",)),
+    "litert_torch": ("tflite", ("litert-torch",)),
+    "ai_edge_litert": ("devices", ("ai-edge-litert",)),
+    "ai_edge_quantizer": ("tflite", ("ai-edge-quantizer",)),
+    "onnx": ("onnx", ("onnx",)),
+    "onnxruntime": ("onnx", ("onnxruntime",)),
+    "onnxscript": ("onnx", ("onnxscript",)),
+    "tf2onnx": ("onnx", ("tf2onnx",)),
+    "coremltools": ("coreml", ("coremltools",)),
+    "polib": ("data", ("polib",)),
+    "django": ("data", ("Django",)),
+    "pyarrow": ("data", ("pyarrow",)),
+    "tensorboard": ("data", ("tensorboard",)),
+}
+
+
+def is_installed(module: str) -> bool:
+    """Tell whether a module could be imported, without importing it."""
+    return importlib.util.find_spec(module) is not None
+
+
+def installed_version(module: str) -> str | None:
+    """The version of the distribution that brings `module`, or None where it is not installed."""
+    for distribution in EXTRAS[module][1]:
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def require(module: str, needed_for: str) -> ModuleType:
+    """Import an optional module.
+
+    Raises MissingExtraError, which names the extra, where it is not installed.
+    """
+    from edgekit.errors import MissingExtraError
+
+    check_installed((module,), needed_for)
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or module, EXTRAS[module][0], needed_for) from error
+
+
+def check_installed(modules: tuple[str, ...], needed_for: str) -> None:
+    """Raise MissingExtraError for the first of `modules` that is not installed; import none."""
+    from edgekit.errors import MissingExtraError
+
+    for module in modules:
+        if not is_installed(module):
+            raise MissingExtraError(module, EXTRAS[module][0], needed_for)
