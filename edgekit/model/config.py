@@ -62,7 +62,7 @@ class TransformerConfig(BaseModel):
 
     @property
     def token_size(self) -> int:
-        """Width of the token table: `embedding_size`, or `hidden_size` where the embedding is not factorised."""
+        """Width of the token table: `embedding_size`, or `hidden_size` if not factorised."""
         return self.hidden_size if self.embedding_size is None else self.embedding_size
 
     @property

@@ -71,8 +71,8 @@ def multiply_accumulates(config: TransformerConfig, length: int) -> int:
     """Return the multiply-accumulates of the matrix products for one example of `length` tokens.
 
     Counted: the embedding's projection, query, key, value and output, the attention scores and their product
-    with the values, the feed-forward layers, the classifier. Not counted, as is usual: look-ups, norms, softmax,
-    activations, rotations, pooling.
+    with the values, the feed-forward layers, the classifier. Not counted, as is usual: look-ups, norms,
+    softmax, activations, rotations, pooling.
     """
     hidden = config.hidden_size
     project = length * config.token_size * hidden if config.embedding_size is not None else 0

@@ -4,6 +4,7 @@ The neutral names are PyTorch's (`blocks.0.attention.query.weight`), in PyTorch'
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,10 @@ from edgekit.errors import CheckpointError
 from edgekit.model.config import TransformerConfig
 
 Weights = dict[str, NDArray[np.float32]]
+
+# Added to the score of a position that is padding: its probability underflows to exactly 0 in float32, and
+# the number still fits into float16.
+MASKED_SCORE = -1e4
 
 _NORMS = ("attention_norm", "ffn_norm", "final_norm")
 
@@ -63,9 +68,9 @@ def _linear_shapes(name: str, size_out: int, size_in: int) -> dict[str, tuple[in
 def initial_weights(config: TransformerConfig, seed: int) -> Weights:
     """Return first weights, drawn by numpy alone so that training starts alike in both frameworks.
 
-    Biases are 0 and norm weights 1. Tokens have the standard deviation width**-0.5 (arXiv:1706.03762's released
-    code), positions 0.02, matrices Glorot's sqrt(2 / (in + out)); those that write into the residual stream are
-    divided by sqrt(2 * num_layers) (GPT-2).
+    Biases are 0 and norm weights 1. Tokens have the standard deviation width**-0.5 (tensor2tensor's), positions
+    0.02, matrices Glorot's sqrt(2 / (in + out)); those that write into the residual stream are divided by
+    sqrt(2 * num_layers) (GPT-2).
     """
     generator = np.random.default_rng(seed)
     return {
@@ -91,6 +96,17 @@ def _initial_tensor(
     if module.endswith(("attention.output", "ffn.down")):
         deviation /= math.sqrt(2 * config.num_layers)
     return generator.standard_normal(shape, np.float32) * np.float32(deviation)
+
+
+def rotary_table(config: TransformerConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return (cos, sin), each [max_length, head_dim]: the constants of rotary positions (arXiv:2104.09864).
+
+    Half-rotation form: dimension i turns with i + head_dim / 2, by position * 10000**(-2i / head_dim).
+    """
+    half = config.head_dim // 2
+    frequencies = 10_000.0 ** (-np.arange(half) / half)
+    angles = np.tile(np.outer(np.arange(config.max_length), frequencies), 2)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
 def check_weights(config: TransformerConfig, weights: Mapping[str, NDArray[Any]]) -> None:
@@ -126,7 +142,7 @@ def _check_tensor(name: str, tensor: NDArray[Any], shape: tuple[int, ...]) -> No
 
 
 def keras_variables(config: TransformerConfig) -> dict[str, KerasVariable]:
-    """Return the Keras variable of every parameter: the path follows the neutral name, the leaf is Keras's own."""
+    """Return the Keras variable of every parameter: its path is the neutral name's, its leaf Keras's."""
     return {name: _keras_variable(config, name) for name in parameter_shapes(config)}
 
 
@@ -139,6 +155,6 @@ def _keras_variable(config: TransformerConfig, name: str) -> KerasVariable:
         leaf = {"weight": "gamma" if config.norm == "layernorm" else "scale", "bias": "beta"}[leaf]
     elif leaf == "weight":
         leaf, transposed = "kernel", True
-    # A block is one Keras layer, named "blocks.0": that dot stays.
-    layers = module.replace("blocks.", "blocks:").replace(".", "/").replace("blocks:", "blocks.")
+    # A block is one Keras layer, named "blocks.0": the dot before its number stays.
+    layers = re.sub(r"\.(?!\d)", "/", module)
     return KerasVariable(path=f"encoder/{layers}/{leaf}", transposed=transposed)
