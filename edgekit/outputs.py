@@ -37,7 +37,8 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _EXPLAINED:
+        elsewhere = error.filename and not str(error.filename).startswith(str(path.absolute().parent))
+        if error.errno not in _EXPLAINED or elsewhere:
             raise
         raise OutputError(f"can't write {path}: {_EXPLAINED[error.errno]}; nothing was changed there") from error
 
@@ -87,10 +88,11 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
     with explained(parent):
         hidden = parent.absolute() / HIDDEN
         hidden.mkdir(parents=True, exist_ok=True)
-        _remove_dead_scratch(hidden)
-        scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=hidden))
-        lock = FileLock(scratch / "lock")
-        lock.acquire(timeout=0)
+        with FileLock(hidden / "scratch.lock"):  # nobody may take a folder for dead before its owner holds its lock
+            _remove_dead_scratch(hidden)
+            scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=hidden))
+            lock = FileLock(scratch / "lock")
+            lock.acquire(timeout=0)
         try:
             yield scratch
         finally:

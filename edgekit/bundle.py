@@ -1,0 +1,221 @@
+"""The Bundle: what export writes. A target file with its processor, labels, golden data, and a manifest of proof.
+
+    NAME.edgekit/
+      manifest.json     what it is, where it came from, what was measured; the sha256 of every other file
+      manifest.sha256   of manifest.json, as `sha256sum -c manifest.sha256` reads it
+      model.tflite      or model.onnx, model.mlpackage/, savedmodel/, model.pt2
+      tokenizer.json  labels.json  golden.npz  export.log
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgekit.errors import BundleError
+from edgekit.program import Framework, Signature, SourceRef
+
+SUFFIX = ".edgekit"
+MANIFEST, MANIFEST_SUM, GOLDEN, LABELS, TOKENIZER, LOG = (
+    "manifest.json",
+    "manifest.sha256",
+    "golden.npz",
+    "labels.json",
+    "tokenizer.json",
+    "export.log",
+)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(_Record):
+    """One file of a bundle."""
+
+    sha256: str
+    size_bytes: int
+
+
+class Parity(_Record):
+    """How far the outputs of the exported file are from the reference, over the golden steps.
+
+    `tolerance` is absolute: the scheme's relative tolerance times max(1, max |reference|).
+    """
+
+    verdict: Literal["within-tolerance", "failed", "not-run"]
+    steps: int
+    max_abs_difference: float | None = None
+    tolerance: float | None = None
+    max_abs_reference: float | None = None
+    labels_changed: int | None = None
+    non_finite_outputs: int | None = None
+    note: str = ""
+
+
+class Accuracy(_Record):
+    """Share of labels right, in [0, 1], on a stratified sample of held-out data; the interval is Wilson's at 95 %.
+
+    `accuracy` is None where it was not measured, and `note` then says why.
+    """
+
+    accuracy: float | None
+    low: float | None = None
+    high: float | None = None
+    reference_accuracy: float | None = None
+    samples: int = 0
+    population: int = 0
+    note: str = ""
+
+
+class Manifest(_Record):
+    """What `manifest.json` holds. `scheme_details` tells what the scheme became in this target, as counted."""
+
+    edgekit: Literal[1] = 1
+    name: str
+    task: Literal["classify"]
+    target: str
+    via: Framework
+    scheme: str
+    scheme_details: dict[str, Any]
+    model: str
+    runtime: str
+    signatures: tuple[Signature, ...]
+    source: SourceRef
+    tools: dict[str, str]
+    parity: Parity
+    accuracy: Accuracy
+    golden_texts: str
+    files: dict[str, FileRecord]
+
+    @property
+    def proven(self) -> bool:
+        """Whether the file was run and its outputs were within tolerance."""
+        return self.parity.verdict == "within-tolerance"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A bundle on disk and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def model_path(self) -> Path:
+        """The target file (a folder for Core ML packages and SavedModels)."""
+        return self.path / self.manifest.model
+
+    @property
+    def golden_path(self) -> Path:
+        """The golden steps with their reference outputs."""
+        return self.path / GOLDEN
+
+    @property
+    def model_size_bytes(self) -> int:
+        """Size of the target file, or of all files of the target folder."""
+        model = self.manifest.model
+        return sum(r.size_bytes for n, r in self.manifest.files.items() if n == model or n.startswith(f"{model}/"))
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's content, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def seal_bundle(folder: Path, **fields: Any) -> Manifest:
+    """Hash every file in `folder` and write its manifest; the last step of building a bundle."""
+    files = {
+        relative: FileRecord(sha256=file_sha256(folder / relative), size_bytes=(folder / relative).stat().st_size)
+        for relative in _files_in(folder)
+    }
+    manifest = Manifest(files=files, **fields)
+    text = manifest.model_dump_json(indent=2) + "\n"
+    (folder / MANIFEST).write_text(text)
+    (folder / MANIFEST_SUM).write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  {MANIFEST}\n")
+    return manifest
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read a bundle's manifest and check that every path in it stays inside the bundle.
+
+    Raises BundleError: no bundle there, a manifest that is broken or changed, a path that leads elsewhere.
+    Files are not hashed here: see `check_files`.
+    """
+    manifest_path = path / MANIFEST
+    if not manifest_path.is_file():
+        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
+    raw = manifest_path.read_bytes()
+    try:
+        manifest = Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{manifest_path} is broken: {where + ': ' if where else ''}{first['msg']}") from error
+    _check_manifest_sum(path, raw)
+    for relative in (manifest.model, *manifest.files):
+        _check_inside(path, relative)
+    if not (path / manifest.model).exists():
+        raise BundleError(f"{path}: its file {manifest.model} is missing; export it again")
+    return Bundle(path=path, manifest=manifest)
+
+
+def check_files(bundle: Bundle) -> None:
+    """Compare every file with the manifest, byte for byte.
+
+    Raises BundleError that names the first file that is missing, changed, or not in the manifest.
+    """
+    recorded = bundle.manifest.files
+    for relative, record in recorded.items():
+        file = bundle.path / relative
+        if not file.is_file():
+            raise BundleError(f"{bundle.path}: {relative} is missing; export it again")
+        if file.stat().st_size != record.size_bytes:
+            raise BundleError(
+                f"{bundle.path}: {relative} has {file.stat().st_size} bytes, not the {record.size_bytes} it was written with"
+            )
+        if file_sha256(file) != record.sha256:
+            raise BundleError(f"{bundle.path}: {relative} was changed since it was written (sha256 differs)")
+    for relative in _files_in(bundle.path):
+        if relative not in recorded and relative not in (MANIFEST, MANIFEST_SUM):
+            raise BundleError(f"{bundle.path}: {relative} is not in the manifest; remove it, or export again")
+
+
+def find_bundles(parent: Path) -> list[Path]:
+    """All bundles in a folder, by name.
+
+    Raises BundleError, with the command that makes one, where there is none.
+    """
+    found = sorted(p for p in parent.glob(f"*{SUFFIX}") if (p / MANIFEST).is_file())
+    if not found:
+        raise BundleError(f"no bundles in {parent}/: make one with `edgekit export --target tflite`")
+    return found
+
+
+def _files_in(folder: Path) -> Iterator[str]:
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() or file.is_symlink():
+            yield file.relative_to(folder).as_posix()
+
+
+def _check_manifest_sum(path: Path, raw: bytes) -> None:
+    expected = f"{hashlib.sha256(raw).hexdigest()}  {MANIFEST}\n".encode()
+    sum_path = path / MANIFEST_SUM
+    if not sum_path.is_file() or sum_path.read_bytes() != expected:
+        raise BundleError(f"{path}: {MANIFEST} was changed since it was written ({MANIFEST_SUM} differs)")
+
+
+def _check_inside(folder: Path, relative: str) -> None:
+    """Refuse a path of a manifest that is absolute, climbs out, or goes through a link."""
+    pure = PurePosixPath(relative)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in relative or ":" in relative or not pure.parts:
+        raise BundleError(f"{folder}: the manifest names {relative!r}, which is not a path inside the bundle")
+    step = folder
+    for part in pure.parts:
+        step = step / part
+        if step.is_symlink():
+            raise BundleError(f"{folder}: {relative} is or goes through a symbolic link; bundles hold plain files only")

@@ -1,0 +1,68 @@
+"""Runs an exported file through `devices/runner` on this host: the same code that runs on a device."""
+
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import RunnerError
+from edgekit.processes import run_process
+from edgekit.proof.golden import Golden, read_golden
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """What the runner answered: the outputs of each step, and the event that it reported for the loaded file."""
+
+    produced: Golden
+    loaded: dict[str, Any]
+
+
+def replay_steps(model: Path, runtime: str, steps: Path, *, num_threads: int = 1, timeout_s: float = 900) -> Replay:
+    """Load `model` in a fresh process and feed it the inputs of every step of the file `steps`.
+
+    Raises RunnerError: the runtime is missing, refuses the file, crashes, or hangs.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekit-replay-") as folder:
+        outputs, job = Path(folder) / "outputs.npz", Path(folder) / "job.json"
+        job.write_text(
+            json.dumps(
+                {
+                    "schema": 1,
+                    "runtime": runtime,
+                    "model": str(model.absolute()),
+                    "steps": str(steps.absolute()),
+                    "outputs": str(outputs),
+                    "num_threads": num_threads,
+                }
+            )
+        )
+        argv = [sys.executable, "-P", "-m", "edgekit.devices.runner", str(job)]
+        run = run_process(argv, timeout_s=timeout_s, cwd=Path(folder), env={"TF_CPP_MIN_LOG_LEVEL": "3"})
+        events = _parse_events(run.stdout)
+        if run.returncode != 0:
+            raise RunnerError(_failure(model, run.returncode, run.stderr, events), returncode=run.returncode)
+        loaded = next((e for e in events if e.get("event") == "loaded"), {})
+        return Replay(produced=read_golden(outputs), loaded=loaded)
+
+
+def _parse_events(stdout: str) -> list[dict[str, Any]]:
+    events = []
+    for line in stdout.splitlines():
+        if line.startswith("{"):
+            try:
+                events.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue  # a runtime printed something of its own
+    return events
+
+
+def _failure(model: Path, returncode: int, stderr: str, events: list[dict[str, Any]]) -> str:
+    error = next((e for e in events if e.get("event") == "error"), None)
+    if error:
+        return f"{model.name} could not be run ({error.get('kind')}): {error.get('message')}"
+    ended = f"died of signal {-returncode}" if returncode < 0 else f"ended with exit code {returncode}"
+    last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "")
+    return f"{model.name} could not be run: the runtime {ended}{': ' + last if last else ''}"
