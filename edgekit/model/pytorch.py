@@ -1,8 +1,8 @@
 """The Transformer in PyTorch: plain modules that torch.export and every converter can follow.
 
 Attention is written out as matrix products and a softmax, because converters differ in what they make of
-`scaled_dot_product_attention`, and the fast path of `nn.TransformerEncoderLayer` does not export (pytorch issue
-94434).
+`scaled_dot_product_attention`, and `nn.TransformerEncoderLayer` does not export by its fast path (pytorch
+issue 94434).
 """
 
 from collections.abc import Mapping
@@ -69,8 +69,7 @@ class Attention(nn.Module):
             query, key = _rotate(query, rotary), _rotate(key, rotary)
         scores = query @ key.transpose(-1, -2) + mask
         heads = torch.softmax(scores, dim=-1) @ value
-        merged: Tensor = self.output(heads.transpose(1, 2).flatten(2))
-        return merged
+        return self.output(heads.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         """[batch, length, hidden] -> [batch, heads, length, head_dim]."""
@@ -88,8 +87,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., hidden] -> [..., hidden]."""
-        result: Tensor = self.down(self.activation(self.up(x)))
-        return result
+        return self.down(self.activation(self.up(x)))
 
 
 class Block(nn.Module):
@@ -123,13 +121,12 @@ class Embedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids [batch, length] -> [batch, length, hidden]."""
-        x: Tensor = self.tokens(ids)
+        x = self.tokens(ids)
         if self.project is not None:
             x = self.project(x)
         if self.positions is not None:
             x = x + self.positions.weight[: ids.shape[1]]
-        dropped: Tensor = self.dropout(x)
-        return dropped
+        return self.dropout(x)
 
 
 class Encoder(nn.Module):
@@ -161,8 +158,7 @@ class Encoder(nn.Module):
         x = self.embed(ids)
         for index in range(self.config.num_layers):
             x = self.blocks[index % self.config.num_blocks](x, additive, rotary)
-        logits: Tensor = self.classifier(self._pool(self.final_norm(x), present))
-        return logits
+        return self.classifier(self._pool(self.final_norm(x), present))
 
     def _rotary(self, length: int) -> Rotary | None:
         if self.config.positions != "rotary":

@@ -68,9 +68,9 @@ def _linear_shapes(name: str, size_out: int, size_in: int) -> dict[str, tuple[in
 def initial_weights(config: TransformerConfig, seed: int) -> Weights:
     """Return first weights, drawn by numpy alone so that training starts alike in both frameworks.
 
-    Biases are 0 and norm weights 1. Tokens have the standard deviation width**-0.5 (tensor2tensor's), positions
-    0.02, matrices Glorot's sqrt(2 / (in + out)); those that write into the residual stream are divided by
-    sqrt(2 * num_layers) (GPT-2).
+    Biases are 0 and norm weights 1. Tokens have the standard deviation width**-0.5 (tensor2tensor),
+    positions 0.02, matrices sqrt(2 / (in + out)) (Glorot); those that write into the residual stream are
+    divided by sqrt(2 * num_layers) (GPT-2).
     """
     generator = np.random.default_rng(seed)
     return {
