@@ -1,0 +1,172 @@
+"""Data to train and test on: read from a source, made unique, split, and recorded so that it can be read again."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgekit.errors import DataError
+from edgekit.text.readers import Row, Rows, read_file
+from edgekit.text.splits import Part, SplitRule, part_of
+from edgekit.text.ui_strings import DEFAULT_LANGUAGES, NAME, read_ui_strings
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Example:
+    """One text and its label."""
+
+    text: str
+    label: str
+
+
+class DataSpec(BaseModel):
+    """What to read and how to split it; `source` is a file or "ui-strings".
+
+    `languages` is for ui-strings, the columns are for files; without `source_column` a text is its own source
+    string.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(min_length=1)
+    text_column: str = "text"
+    label_column: str = "label"
+    source_column: str | None = None
+    languages: tuple[str, ...] = DEFAULT_LANGUAGES
+    split: SplitRule = SplitRule()
+
+
+class DataRecord(DataSpec):
+    """Where data came from, exactly enough to read the same split again: `data.json` of a checkpoint.
+
+    `version` is that of the package that carries the data (None for a file); `sha256` is of the file's bytes, or
+    of the strings read.
+    """
+
+    version: str | None
+    sha256: str
+    labels: tuple[str, ...]
+
+
+class DataSummary(BaseModel):
+    """What was found in the data, counted.
+
+    `test_ceiling` is the highest accuracy on the test set that one answer per text can reach: below 1 where the
+    same text exists under several labels.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int
+    repeated_rows: int
+    train: int
+    train_variants: int
+    validation: int
+    test: int
+    texts_with_several_labels: int
+    test_ceiling: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Unique (text, label) pairs in three parts, sorted; `train` ends with the regional variants."""
+
+    record: DataRecord
+    labels: tuple[str, ...]
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    summary: DataSummary
+
+
+def load_dataset(spec: DataSpec) -> Dataset:
+    """Read and split the data that `spec` names.
+
+    Raises DataError (unreadable, one label only, a part without examples), UnknownNameError for a language that
+    ui-strings does not have.
+    """
+    rows = _read(spec)
+    labels = tuple(sorted({row.label for row in rows.rows}))
+    if len(labels) < 2:
+        raise DataError(
+            f"{spec.source} has one label only, {labels[0]!r}: a classifier needs at least two (--label-column?)"
+        )
+    if spec.source != NAME:  # a record must name the file from any working folder
+        spec = spec.model_copy(update={"source": str(Path(spec.source).expanduser().absolute())})
+    record = DataRecord(**dict(spec), version=rows.version, sha256=rows.sha256, labels=labels)
+    return _split(rows.rows, record)
+
+
+def reload_data(record: DataRecord) -> Dataset:
+    """Read the same data again.
+
+    Raises DataError where the source is gone or its content is no longer what was trained on.
+    """
+    rows = _read(record)
+    if rows.sha256 != record.sha256:
+        now = f" (now {rows.version}, then {record.version})" if rows.version != record.version else ""
+        raise DataError(f"{record.source} has changed since training{now}: its sha256 is {rows.sha256[:12]}…")
+    return _split(rows.rows, record)
+
+
+def _read(spec: DataSpec) -> Rows:
+    if spec.source == NAME:
+        return read_ui_strings(spec.languages)
+    path = Path(spec.source).expanduser()
+    return read_file(path, spec.text_column, spec.label_column, spec.source_column)
+
+
+def _split(rows: tuple[Row, ...], record: DataRecord) -> Dataset:
+    sources: dict[Example, set[str]] = defaultdict(set)
+    for row in rows:
+        if not row.variant:
+            sources[Example(text=row.text, label=row.label)].add(row.source)
+    parts: dict[Part, list[Example]] = {"train": [], "validation": [], "test": []}
+    for example, found in sources.items():
+        parts[part_of(found, record.split)].append(example)
+    for name, examples in parts.items():
+        if not examples:
+            raise DataError(
+                f"the {name} part of {record.source} is empty ({len(sources)} unique examples, split by a hash of "
+                "the source string): add data, or change --test-fraction and --validation-fraction"
+            )
+    variants = _variants(rows, record.split, known=sources)
+    return Dataset(
+        record=record,
+        labels=record.labels,
+        train=(*sorted(parts["train"]), *variants),
+        validation=tuple(sorted(parts["validation"])),
+        test=tuple(sorted(parts["test"])),
+        summary=_summary(rows, parts, variants),
+    )
+
+
+def _variants(rows: Iterable[Row], split: SplitRule, known: Iterable[Example]) -> list[Example]:
+    """Return the variants' new examples whose source strings are all in the training part."""
+    sources: dict[Example, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.variant:
+            sources[Example(text=row.text, label=row.label)].add(row.source)
+    for example in known:
+        sources.pop(example, None)
+    return sorted(example for example, found in sources.items() if part_of(found, split) == "train")
+
+
+def _summary(rows: tuple[Row, ...], parts: dict[Part, list[Example]], variants: list[Example]) -> DataSummary:
+    labels_of: dict[str, set[str]] = defaultdict(set)
+    for examples in parts.values():
+        for example in examples:
+            labels_of[example.text].add(example.label)
+    unique = {(row.text, row.label) for row in rows}
+    return DataSummary(
+        rows=len(rows),
+        repeated_rows=len(rows) - len(unique),
+        train=len(parts["train"]),
+        train_variants=len(variants),
+        validation=len(parts["validation"]),
+        test=len(parts["test"]),
+        texts_with_several_labels=sum(len(labels) > 1 for labels in labels_of.values()),
+        test_ceiling=len({example.text for example in parts["test"]}) / len(parts["test"]),
+    )

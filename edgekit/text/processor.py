@@ -1,0 +1,192 @@
+"""Turns text into ids: a `tokenizers` tokenizer with edgekit's special tokens, length limit and padding."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from edgekit.errors import CheckpointError, DataError, RefusedError, UnknownNameError
+
+TokenizerKind = Literal["byte", "bpe", "wordpiece"]
+TOKENIZER_KINDS: tuple[TokenizerKind, ...] = get_args(TokenizerKind)
+SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[UNK]")  # their places are their ids
+PAD_ID, CLS_ID, UNK_ID = range(3)
+BYTE_VOCAB_SIZE = len(SPECIAL_TOKENS) + 256
+
+
+class Processor:
+    """Text to ids: [CLS] first, never empty, cut to `max_length` tokens."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Take a tokenizer as `train_processor` makes it; raises CheckpointError for one that is not."""
+        self._max_length = _check(tokenizer)
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a tokenizer.json; raises CheckpointError where it is missing, broken or not edgekit's."""
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"can't read the tokenizer {path}: {error.strerror}") from error
+        try:
+            tokenizer = Tokenizer.from_buffer(content)
+        except Exception as error:  # tokenizers 0.23 raises plain Exception
+            raise CheckpointError(f"{path} is not a tokenizer: {str(error).splitlines()[0]}") from error
+        try:
+            return cls(tokenizer)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    def save(self, path: Path) -> None:
+        """Write tokenizer.json."""
+        path.write_text(self._tokenizer.to_str(pretty=False), encoding="utf-8")
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def max_length(self) -> int:
+        """Longest list of ids that `encode` returns."""
+        return self._max_length
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text: 1 to `max_length` of them, [CLS] first.
+
+        Raises DataError for a string that is not valid Unicode (a lone surrogate).
+        """
+        try:
+            return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        except (TypeError, UnicodeEncodeError) as error:
+            raise DataError(f"can't tokenize a text that is not valid Unicode: {_first_bad(texts)!a}") from error
+
+    def encode_padded(self, texts: Sequence[str], length: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return ids and mask, int32 [n, length] each: 1 in the mask is a token, 0 padding; longer texts are cut."""
+        return pad_ids([ids[:length] for ids in self.encode(texts)], length)
+
+
+def pad_ids(rows: Sequence[Sequence[int]], length: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return ids and mask, int32 [n, length], of rows that are no longer than `length`."""
+    ids = np.full((len(rows), length), PAD_ID, np.int32)
+    mask = np.zeros((len(rows), length), np.int32)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return ids, mask
+
+
+def train_processor(
+    kind: str, texts: Iterable[str], vocab_size: int, *, max_length: int = 64, lowercase: bool = False
+) -> Processor:
+    """Learn a tokenizer from `texts`; `vocab_size` includes the special tokens (`byte` always has 259).
+
+    `byte` is one id per UTF-8 byte, `bpe` merges bytes (so nothing is ever unknown), `wordpiece` merges characters
+    and splits as BERT does; characters that are too rare for half the vocabulary are unknown to it.
+    The same texts in the same order give the same tokenizer.
+
+    Raises UnknownNameError for another kind, RefusedError for a vocabulary that is too small.
+    """
+    if kind not in TOKENIZER_KINDS:
+        raise UnknownNameError("tokenizer", kind, TOKENIZER_KINDS)
+    if kind != "byte" and vocab_size < BYTE_VOCAB_SIZE:
+        raise RefusedError(
+            f"--vocab-size {vocab_size} is too small: 256 bytes and the special tokens alone are {BYTE_VOCAB_SIZE}"
+        )
+    if kind == "wordpiece":
+        tokenizer = _train_wordpiece(list(texts), vocab_size, lowercase)
+    else:
+        tokenizer = _train_byte_level(texts, vocab_size, lowercase, merges=kind == "bpe")
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", CLS_ID)])
+    tokenizer.enable_truncation(max_length)
+    return Processor(tokenizer)
+
+
+def _train_byte_level(texts: Iterable[str], vocab_size: int, lowercase: bool, *, merges: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    steps = [normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    # The regular expression splits into words, so that no merge crosses one; without merges it is only time lost.
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=merges, use_regex=merges)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size if merges else BYTE_VOCAB_SIZE,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        min_frequency=2,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts if merges else (), trainer)
+    return tokenizer
+
+
+def _train_wordpiece(texts: Sequence[str], vocab_size: int, lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    first, later = _characters(tokenizer, texts, limit=vocab_size // 2)
+    # tokenizers 0.23 numbers the characters inside words ("##e") in the order of a hash map, and so breaks ties
+    # between merges differently in every process. As special tokens they are numbered by us; a fresh model then
+    # takes over the vocabulary, so that none of them stays special.
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*SPECIAL_TOKENS, *(f"##{character}" for character in later)],
+        initial_alphabet=first,
+        limit_alphabet=len(first),
+        min_frequency=2,
+        show_progress=False,
+    )
+    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    learner.normalizer, learner.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    learner.train_from_iterator(texts, trainer)
+    tokenizer.model = models.WordPiece(learner.get_vocab(), unk_token="[UNK]")
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    return tokenizer
+
+
+def _characters(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> tuple[list[str], list[str]]:
+    """Return the most frequent characters that start a word or lie inside one, and of these the latter."""
+    counts: Counter[str] = Counter()
+    inside: set[str] = set()
+    for text in texts:
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)):
+            counts.update(word)
+            inside.update(word[1:])
+    frequent = sorted(sorted(counts), key=lambda character: -counts[character])
+    kept: list[str] = []
+    room = limit
+    for character in frequent:
+        room -= 2 if character in inside else 1
+        if room < 0:
+            break  # rarer characters become [UNK]
+        kept.append(character)
+    return sorted(kept), sorted(inside.intersection(kept))
+
+
+def _check(tokenizer: Tokenizer) -> int:
+    """Return the length limit of a tokenizer that is as `train_processor` makes it."""
+    for index, token in enumerate(SPECIAL_TOKENS):
+        if tokenizer.token_to_id(token) != index:
+            raise CheckpointError(
+                f"the tokenizer's {token} must have the id {index}, not {tokenizer.token_to_id(token)}"
+            )
+    if tokenizer.truncation is None:
+        raise CheckpointError("the tokenizer has no length limit (truncation)")
+    if tokenizer.encode("").ids[:1] != [CLS_ID]:
+        raise CheckpointError("the tokenizer must put [CLS] before a text")
+    return int(tokenizer.truncation["max_length"])
+
+
+def _first_bad(texts: Sequence[str]) -> str:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return text
+    return ""

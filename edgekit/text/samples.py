@@ -1,0 +1,43 @@
+"""Held-out examples: the test part of what a checkpoint was trained on, and fixed samples of it."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+from edgekit.checkpoint import Checkpoint
+from edgekit.errors import DataError
+from edgekit.text.datasets import Example, reload_data
+
+
+def held_out(checkpoint: Checkpoint) -> tuple[Example, ...]:
+    """Read the test part of the checkpoint's data again.
+
+    Raises DataError where the checkpoint has no record of its data, or the data can't be read as it was.
+    """
+    if checkpoint.data is None:
+        raise DataError(f"the checkpoint {checkpoint.name} does not say what data it was trained on")
+    return reload_data(checkpoint.data).test
+
+
+def stratified_sample(examples: Sequence[Example], n: int) -> tuple[Example, ...]:
+    """Return `n` examples, each label in its share (largest remainders), always the same ones.
+
+    Within a label they are those whose sha256 is lowest: adding data elsewhere does not change them. All
+    examples, in their order, where there are no more than `n`.
+    """
+    if n >= len(examples):
+        return tuple(examples)
+    by_label: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        by_label[example.label].append(example)
+    shares = {label: n * len(found) / len(examples) for label, found in sorted(by_label.items())}
+    counts = {label: int(share) for label, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda label: (counts[label] - shares[label], label))
+    for label in by_remainder[: n - sum(counts.values())]:
+        counts[label] += 1
+    chosen = {example for label, found in by_label.items() for example in sorted(found, key=_rank)[: counts[label]]}
+    return tuple(example for example in examples if example in chosen)
+
+
+def _rank(example: Example) -> bytes:
+    return hashlib.sha256(f"{example.label}\n{example.text}".encode()).digest()
