@@ -1,19 +1,20 @@
 """The Bundle: what export writes. A target file with its processor, labels, golden data, and a manifest of proof.
 
-    NAME.edgekit/
-      manifest.json     what it is, where it came from, what was measured; the sha256 of every other file
-      manifest.sha256   of manifest.json, as `sha256sum -c manifest.sha256` reads it
-      model.tflite      or model.onnx, model.mlpackage/, savedmodel/, model.pt2
-      tokenizer.json  labels.json  golden.npz  export.log
+NAME.edgekit/
+  manifest.json     what it is, where it came from, what was measured; the sha256 of every other file
+  manifest.sha256   of manifest.json, as `sha256sum -c manifest.sha256` reads it
+  model.tflite      or model.onnx, model.mlpackage/, savedmodel/, model.pt2
+  tokenizer.json  labels.json  golden.npz  export.log
 """
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from edgekit.errors import BundleError
 from edgekit.program import Framework, Signature, SourceRef
@@ -175,14 +176,26 @@ def check_files(bundle: Bundle) -> None:
         if not file.is_file():
             raise BundleError(f"{bundle.path}: {relative} is missing; export it again")
         if file.stat().st_size != record.size_bytes:
-            raise BundleError(
-                f"{bundle.path}: {relative} has {file.stat().st_size} bytes, not the {record.size_bytes} it was written with"
-            )
+            size = file.stat().st_size
+            raise BundleError(f"{bundle.path}: {relative} has {size} bytes, not {record.size_bytes} as written")
         if file_sha256(file) != record.sha256:
             raise BundleError(f"{bundle.path}: {relative} was changed since it was written (sha256 differs)")
     for relative in _files_in(bundle.path):
         if relative not in recorded and relative not in (MANIFEST, MANIFEST_SUM):
             raise BundleError(f"{bundle.path}: {relative} is not in the manifest; remove it, or export again")
+
+
+def write_labels(path: Path, labels: Sequence[str]) -> None:
+    """Write the labels in the order of the logits."""
+    path.write_text(json.dumps(list(labels), ensure_ascii=False, indent=1) + "\n")
+
+
+def read_labels(bundle: Bundle) -> tuple[str, ...]:
+    """The labels of a bundle, in the order of the logits; raises BundleError where they are broken."""
+    try:
+        return TypeAdapter(tuple[str, ...]).validate_json((bundle.path / LABELS).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BundleError(f"{bundle.path / LABELS} can't be read; export the bundle again") from error
 
 
 def find_bundles(parent: Path) -> list[Path]:

@@ -14,7 +14,7 @@ import typer.main
 from edgekit import __version__
 from edgekit.errors import EdgekitError
 
-#: verb → its line in `edgekit --help`; each is the function of that name in the module of that name
+#: verb → its line in `edgekit --help`; each is the function run_VERB in edgekit/cli/VERB.py
 VERBS = {
     "train": "Train a compact Transformer, in PyTorch or TensorFlow.",
     "export": "Convert a checkpoint to TFLite, ONNX and Core ML, and prove each file.",
@@ -24,7 +24,9 @@ VERBS = {
     "models": "List the named sizes: parameters, multiply-accumulates, file size.",
     "doctor": "List what is installed here, what is missing, and how to get it.",
 }
-EPILOG = "Start with `edgekit export --target tflite`: it exports the embedded model. `edgekit VERB --help` has examples."
+EPILOG = (
+    "Start with `edgekit export --target tflite`: it exports the embedded model. `edgekit VERB --help` has examples."
+)
 
 
 class LazyVerbs(typer.core.TyperGroup):
@@ -40,13 +42,13 @@ class LazyVerbs(typer.core.TyperGroup):
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         """Find the verb to run; this, and only this, imports it."""
-        name, stand_in, rest = super().resolve_command(ctx, args)  # type: ignore[arg-type]
+        name, stand_in, rest = super().resolve_command(ctx, args)
         return name, load_verb(name) if name in VERBS else stand_in, rest
 
 
 def load_verb(name: str) -> Any:
     """Import one verb and build its command."""
-    function = getattr(importlib.import_module(f"edgekit.cli.{name}"), name)
+    function = getattr(importlib.import_module(f"edgekit.cli.{name}"), f"run_{name}")
     verb = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     verb.command(name)(function)
     return typer.main.get_command(verb)

@@ -78,5 +78,6 @@ def text_steps(encoded: Mapping[str, NDArray[np.int32]], signature: str) -> tupl
     """One step of batch size 1 for each row of the encoded inputs ({"ids": [n, length], "mask": [n, length]})."""
     rows = len(next(iter(encoded.values())))
     return tuple(
-        Step(signature=signature, inputs={name: value[i : i + 1] for name, value in encoded.items()}) for i in range(rows)
+        Step(signature=signature, inputs={name: value[i : i + 1] for name, value in encoded.items()})
+        for i in range(rows)
     )

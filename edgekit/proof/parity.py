@@ -16,7 +16,9 @@ def compare_outputs(golden: Golden, produced: Golden, relative_tolerance: float)
     reference = stack_outputs(golden.steps, OUTPUT)
     if len(produced.steps) != len(golden.steps):
         return Parity(
-            verdict="failed", steps=len(golden.steps), note=f"{len(produced.steps)} of {len(golden.steps)} steps answered"
+            verdict="failed",
+            steps=len(golden.steps),
+            note=f"{len(produced.steps)} of {len(golden.steps)} steps answered",
         )
     outputs = stack_outputs(produced.steps, OUTPUT)
     if outputs.shape != reference.shape:

@@ -1,0 +1,192 @@
+"""`edgekit export`: checkpoint → proven bundles."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from edgekit.export.pipeline import Outcome
+    from edgekit.export.plan import PlannedExport
+
+
+def run_export(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Folder of a checkpoint; without it the embedded model.", show_default=False)
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="tflite, onnx, coreml, savedmodel, pt2, or all (the first three).")
+    ] = None,
+    quantize: Annotated[list[str] | None, typer.Option(help="Schemes: none, fp16.")] = None,
+    via: Annotated[
+        list[str] | None, typer.Option(help="Route: torch, tensorflow, or both; default: each target's better one.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Parent folder of the bundles.")] = Path("bundles"),
+    eval_samples: Annotated[
+        str, typer.Option(help="Held-out examples to run through every file: a number, or all.")
+    ] = "500",
+    timeout: Annotated[float, typer.Option(min=1, help="Time limit of one conversion, in seconds.")] = 1800,
+    force: Annotated[bool, typer.Option("--force", help="Replace bundles that exist.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Convert a checkpoint to TFLite, ONNX and Core ML, and prove each file.
+
+    Every file is loaded into its runtime, run on held-out text and compared with the source model before it is put in
+    place. List options may be repeated or comma-separated.
+
+    Examples:
+
+        edgekit export --target tflite
+
+        edgekit export checkpoints/mine --target all --quantize none,fp16
+
+        edgekit export checkpoints/mine --target onnx --via torch,tensorflow --eval-samples all
+    """
+    from edgekit.checkpoint import embedded_checkpoint_path, load_checkpoint
+    from edgekit.cli.output import print_json, split_list, stderr
+    from edgekit.export.plan import plan_exports
+
+    if checkpoint is None:
+        checkpoint = embedded_checkpoint_path()
+        stderr.print("No checkpoint given: exporting the embedded model, language-id (40 languages of interface text).")
+    samples = _parse_samples(eval_samples)
+    loaded = load_checkpoint(checkpoint)
+    plans = plan_exports(
+        loaded.name,
+        loaded.config,
+        targets=split_list(target or ["tflite"]),
+        schemes=split_list(quantize or ["none"]),
+        via=split_list(via or []),
+        output=output,
+        force=force,
+    )
+    if dry_run:
+        _show_plans(plans, as_json=as_json)
+        raise typer.Exit(code=1 if any(plan.problem for plan in plans) else 0)
+
+    from edgekit.export.pipeline import export_checkpoint
+
+    with _Progress([plan.name for plan in plans]) as progress:
+        outcomes = export_checkpoint(
+            loaded, plans, eval_samples=samples, force=force, timeout_s=timeout, on_stage=progress.show
+        )
+    if as_json:
+        print_json([_as_dict(outcome) for outcome in outcomes])
+    else:
+        _show_outcomes(outcomes)
+    _complain(outcomes)
+    raise typer.Exit(code=0 if all(outcome.ok for outcome in outcomes) else 1)
+
+
+def _parse_samples(value: str) -> int | None:
+    if value == "all":
+        return None
+    if not value.isdigit() or int(value) < 1:
+        raise typer.BadParameter(f"{value!r} is neither a number from 1 nor 'all'", param_hint="--eval-samples")
+    return int(value)
+
+
+class _Progress:
+    """One line per bundle on a terminal, with what happens to it now; elsewhere a line for each change."""
+
+    def __init__(self, names: list[str]) -> None:
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        from edgekit.cli.output import stderr
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[stage]}"))
+        self._bars = Progress(*columns, TimeElapsedColumn(), console=stderr, transient=True)
+        self._tasks = {name: self._bars.add_task(name, total=1, stage="waiting") for name in ("reference", *names)}
+
+    def __enter__(self) -> "_Progress":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def show(self, name: str, stage: str) -> None:
+        """Say that `name` is now at `stage`."""
+        self._bars.update(self._tasks[name], stage=stage, completed=1 if stage in ("done", "failed") else 0)
+        if not self._bars.console.is_terminal:
+            self._bars.console.print(f"{name}: {stage}")
+
+
+def _show_plans(plans: "list[PlannedExport]", *, as_json: bool) -> None:
+    from edgekit.cli.output import human_size, print_json, print_table
+
+    if as_json:
+        print_json(
+            [
+                {
+                    "target": plan.target.name,
+                    "via": plan.route,
+                    "scheme": plan.scheme,
+                    "bundle": str(plan.path),
+                    "expected_size_bytes": plan.expected_size_bytes,
+                    "problem": str(plan.problem) if plan.problem else None,
+                }
+                for plan in plans
+            ]
+        )
+        return
+    print_table(
+        ["target", "via", "scheme", "bundle", "expected size (weights)", "problem"],
+        [
+            [
+                plan.target.name,
+                plan.route,
+                plan.scheme,
+                str(plan.path),
+                human_size(plan.expected_size_bytes),
+                str(plan.problem or ""),
+            ]
+            for plan in plans
+        ],
+    )
+
+
+def _as_dict(outcome: "Outcome") -> dict[str, Any]:
+    return {
+        "bundle": str(outcome.plan.path),
+        "target": outcome.plan.target.name,
+        "via": outcome.plan.route,
+        "scheme": outcome.plan.scheme,
+        "ok": outcome.ok,
+        "error": str(outcome.error) if outcome.error else None,
+        "seconds": outcome.seconds,
+        "manifest": outcome.manifest.model_dump(mode="json") if outcome.manifest else None,
+    }
+
+
+def _show_outcomes(outcomes: "list[Outcome]") -> None:
+    from edgekit.bundle import Bundle
+    from edgekit.cli.output import accuracy_text, human_size, parity_text, print_table
+
+    rows = []
+    for outcome in outcomes:
+        plan, manifest = outcome.plan, outcome.manifest
+        size, parity, accuracy = "–", "failed", "–"
+        if manifest:
+            size = human_size(Bundle(path=plan.path, manifest=manifest).model_size_bytes)
+            parity, accuracy = parity_text(manifest.parity), accuracy_text(manifest.accuracy)
+        seconds = sum(outcome.seconds.values())
+        rows.append([plan.target.name, plan.route, plan.scheme, size, parity, accuracy, f"{seconds:.1f} s"])
+    print_table(["target", "via", "scheme", "size", "parity with the source", "accuracy", "time"], rows)
+
+
+def _complain(outcomes: "list[Outcome]") -> None:
+    """Say what failed and why, and what to type next."""
+    from edgekit.cli.output import stderr
+
+    for outcome in outcomes:
+        if outcome.error:
+            stderr.print(f"edgekit: error: {' '.join(str(outcome.error).split())}", markup=False)
+        elif not outcome.ok and outcome.manifest:
+            parity = outcome.manifest.parity
+            why = parity.note or f"|Δ| {parity.max_abs_difference:.2g} is over the tolerance {parity.tolerance:.2g}"
+            stderr.print(f"edgekit: error: {outcome.plan.path} is written as failed: {why}", markup=False)
+    good = next((outcome for outcome in outcomes if outcome.ok), None)
+    if good:
+        stderr.print(f'Next: edgekit predict {good.plan.path} "Datei speichern"', markup=False)

@@ -1,0 +1,81 @@
+"""Labels for texts, from a checkpoint (in its framework) or from a bundle (in its runtime)."""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit import extras
+from edgekit.bundle import MANIFEST, TOKENIZER, Bundle, open_bundle, read_labels
+from edgekit.checkpoint import Checkpoint, load_checkpoint
+from edgekit.errors import RefusedError
+from edgekit.program import FRAMEWORKS, Framework
+from edgekit.proof.golden import Golden, stack_outputs, text_steps, write_golden
+from edgekit.proof.parity import OUTPUT
+from edgekit.proof.replay import replay_steps
+from edgekit.sources.checkpoint import build_program
+from edgekit.text.processor import Processor
+
+Prediction = tuple[tuple[str, float], ...]  # (label, probability), the most probable first
+
+
+def predict_texts(path: Path, texts: Sequence[str], *, top_k: int = 3) -> list[Prediction]:
+    """The `top_k` most probable labels of each text.
+
+    Raises CheckpointError or BundleError for a broken `path`, MissingExtraError without a framework or runtime,
+    RefusedError for a bundle that this machine can't run.
+    """
+    if (path / MANIFEST).is_file():
+        bundle = open_bundle(path)
+        labels, logits = read_labels(bundle), _bundle_logits(bundle, texts)
+    else:
+        checkpoint = load_checkpoint(path)
+        labels, logits = checkpoint.labels, _checkpoint_logits(checkpoint, texts)
+    return [_most_probable(labels, row, top_k) for row in logits]
+
+
+def _bundle_logits(bundle: Bundle, texts: Sequence[str]) -> NDArray[np.float64]:
+    manifest = bundle.manifest
+    if manifest.runtime == "coreml" and sys.platform != "darwin":
+        raise RefusedError(f"{bundle.path} is a Core ML model: it runs on Apple hardware only")
+    signature = manifest.signatures[0]
+    processor = Processor.load(bundle.path / TOKENIZER)
+    ids, mask = processor.encode_padded(texts, signature.inputs[0].shape[1])
+    steps = text_steps({"ids": ids, "mask": mask}, signature.name)
+    with tempfile.TemporaryDirectory(prefix="edgekit-predict-") as folder:
+        path = Path(folder) / "steps.npz"
+        write_golden(path, Golden(steps=steps, labels=np.full(len(steps), -1, np.int32)))
+        produced = replay_steps(bundle.model_path, manifest.runtime, path).produced
+    return stack_outputs(produced.steps, OUTPUT)
+
+
+def _checkpoint_logits(checkpoint: Checkpoint, texts: Sequence[str]) -> NDArray[np.float64]:
+    program = build_program(checkpoint, _usable_framework(checkpoint))
+    ids, mask = checkpoint.processor.encode_padded(texts, checkpoint.config.max_length)
+    if program.framework == "torch":
+        import torch
+
+        with torch.inference_mode():
+            logits = program.module(torch.from_numpy(ids), torch.from_numpy(mask))
+    else:
+        logits = program.module((ids, mask), training=False)
+    return np.asarray(logits, dtype=np.float64)
+
+
+def _usable_framework(checkpoint: Checkpoint) -> Framework:
+    """The framework that trained the checkpoint, or the other one where only that is installed: same weights."""
+    others = [name for name in FRAMEWORKS if name != checkpoint.framework]
+    usable = [name for name in (checkpoint.framework, *others) if extras.is_installed(name)]
+    if not usable:
+        extras.check_installed((checkpoint.framework,), f"predicting with the checkpoint {checkpoint.name}")
+    return usable[0]
+
+
+def _most_probable(labels: Sequence[str], logits: NDArray[np.float64], top_k: int) -> Prediction:
+    exponentials = np.exp(logits - logits.max())
+    probabilities = exponentials / exponentials.sum()
+    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    return tuple((labels[i], float(probabilities[i])) for i in order)

@@ -1,0 +1,106 @@
+"""Nothing ships unproven: which texts a file is tried on, and the proof itself."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle import Accuracy, Parity
+from edgekit.checkpoint import Checkpoint
+from edgekit.errors import DataError, MissingExtraError
+from edgekit.proof.accuracy import score_outputs
+from edgekit.proof.golden import Golden, read_golden, text_steps, write_golden
+from edgekit.proof.parity import compare_outputs
+from edgekit.proof.replay import replay_steps
+from edgekit.proof.texts import SAMPLE_TEXTS
+from edgekit.sources.checkpoint import SIGNATURE
+from edgekit.text.samples import held_out, stratified_sample
+
+COREML_NOTE = (
+    "the numbers were not run: Core ML models run on Apple hardware only. "
+    "Checked here: weights present, specification re-read, signature equal"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """The texts that every exported file is tried on, encoded: ids and mask int32 [samples, length].
+
+    `labels` are indices of the true labels (-1: unknown), `population` how many held-out examples the sample was drawn
+    from, `origin` where the texts come from, `note` why accuracy can't be measured, if so.
+    """
+
+    ids: NDArray[np.int32]
+    mask: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    population: int
+    origin: str
+    note: str
+
+    def write_steps(self, path: Path) -> None:
+        """Write the inputs as steps, for the reference."""
+        steps = text_steps({"ids": self.ids, "mask": self.mask}, SIGNATURE)
+        write_golden(path, Golden(steps=steps, labels=self.labels))
+
+    def add_labels(self, golden: Path) -> None:
+        """Add the true labels to the reference outputs that a worker wrote."""
+        write_golden(golden, Golden(steps=read_golden(golden).steps, labels=self.labels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What running a file showed."""
+
+    parity: Parity
+    accuracy: Accuracy
+
+
+def choose_samples(checkpoint: Checkpoint, count: int | None) -> Samples:
+    """A fixed stratified sample of the checkpoint's held-out data (None: all of it).
+
+    Where the data can't be read again, edgekit's own sample texts, without labels, and a note that says why.
+    """
+    length = checkpoint.config.max_length
+    try:
+        examples = held_out(checkpoint)
+    except (DataError, MissingExtraError) as error:
+        ids, mask = checkpoint.processor.encode_padded(SAMPLE_TEXTS, length)
+        labels = np.full(len(SAMPLE_TEXTS), -1, dtype=np.int32)
+        note = f"not measured: {error}"
+        return Samples(ids=ids, mask=mask, labels=labels, population=0, origin="edgekit's own samples", note=note)
+    chosen = examples if count is None else stratified_sample(examples, count)
+    ids, mask = checkpoint.processor.encode_padded([e.text for e in chosen], length)
+    index = {label: i for i, label in enumerate(checkpoint.labels)}
+    labels = np.array([index[e.label] for e in chosen], dtype=np.int32)
+    origin = checkpoint.data.source if checkpoint.data else ""
+    return Samples(
+        ids=ids, mask=mask, labels=labels, population=len(examples), origin=f"held-out part of {origin}", note=""
+    )
+
+
+def prove_file(
+    model: Path,
+    runtime: str,
+    golden_path: Path,
+    *,
+    relative_tolerance: float,
+    population: int,
+    accuracy_note: str,
+) -> Proof:
+    """Run a target file on the golden steps, compare its outputs and score its answers.
+
+    Raises RunnerError where the file can't be run at all.
+    """
+    golden = read_golden(golden_path)
+    if runtime == "coreml" and sys.platform != "darwin":
+        return Proof(
+            parity=Parity(verdict="not-run", steps=len(golden.steps), note=COREML_NOTE),
+            accuracy=Accuracy(accuracy=None, note=f"not measured: {COREML_NOTE}"),
+        )
+    produced = replay_steps(model, runtime, golden_path).produced
+    parity = compare_outputs(golden, produced, relative_tolerance)
+    if accuracy_note or not np.any(golden.labels >= 0):
+        return Proof(parity=parity, accuracy=Accuracy(accuracy=None, note=accuracy_note or "not measured: no labels"))
+    return Proof(parity=parity, accuracy=score_outputs(golden, produced, population))

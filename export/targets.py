@@ -1,0 +1,99 @@
+"""The targets of `--target`: their files, runtimes, and the routes that lead to them."""
+
+from dataclasses import dataclass
+
+from edgekit.errors import UnknownNameError
+from edgekit.program import FRAMEWORKS, Framework
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One kind of exported file.
+
+    `routes` are the frameworks it can be reached through, the default first; `modules` what each route needs;
+    `runtime` what the runner loads it with, `runtime_module` what that needs; a `runtime` that is "coreml" can't be
+    run on this machine unless it is a Mac.
+    """
+
+    name: str
+    file: str
+    runtime: str
+    runtime_module: str
+    routes: dict[Framework, tuple[str, ...]]
+    reference: bool = False
+
+    @property
+    def default_route(self) -> Framework:
+        """The better route, as measured (README, "Routes")."""
+        return next(iter(self.routes))
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target(
+            name="tflite",
+            file="model.tflite",
+            runtime="litert",
+            runtime_module="ai_edge_litert",
+            routes={"torch": ("torch", "litert_torch"), "tensorflow": ("tensorflow", "keras")},
+        ),
+        Target(
+            name="onnx",
+            file="model.onnx",
+            runtime="onnxruntime",
+            runtime_module="onnxruntime",
+            routes={
+                "torch": ("torch", "onnx", "onnxscript"),
+                "tensorflow": ("tensorflow", "keras", "onnx", "tf2onnx"),
+            },
+        ),
+        Target(
+            name="coreml",
+            file="model.mlpackage",
+            runtime="coreml",
+            runtime_module="coremltools",
+            routes={"torch": ("torch", "coremltools"), "tensorflow": ("tensorflow", "keras", "coremltools")},
+        ),
+        Target(
+            name="savedmodel",
+            file="savedmodel",
+            runtime="tensorflow",
+            runtime_module="tensorflow",
+            routes={"tensorflow": ("tensorflow", "keras")},
+            reference=True,
+        ),
+        Target(
+            name="pt2",
+            file="model.pt2",
+            runtime="torch",
+            runtime_module="torch",
+            routes={"torch": ("torch",)},
+            reference=True,
+        ),
+    )
+}
+#: what `--target all` means: the files for devices, without the references for servers
+ALL = tuple(name for name, target in TARGETS.items() if not target.reference)
+
+
+def find_targets(names: list[str]) -> list[Target]:
+    """The targets of these names, in order and once each; `all` is every target for devices.
+
+    Raises UnknownNameError, which names the nearest.
+    """
+    wanted: dict[str, Target] = {}
+    for name in names:
+        for each in ALL if name == "all" else (name,):
+            if each not in TARGETS:
+                raise UnknownNameError("target", each, [*TARGETS, "all"])
+            wanted[each] = TARGETS[each]
+    return list(wanted.values())
+
+
+def find_frameworks(names: list[str]) -> list[Framework]:
+    """The frameworks of these names (`--via`); raises UnknownNameError, which names the nearest."""
+    for name in names:
+        if name not in FRAMEWORKS:
+            raise UnknownNameError("framework", name, FRAMEWORKS)
+    return [framework for framework in FRAMEWORKS if framework in names]
