@@ -44,13 +44,9 @@ class TransformerConfig(BaseModel):
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
         if self.hidden_size % self.num_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}"
-            )
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         if self.positions == "rotary" and self.head_dim % 2:
-            raise ValueError(
-                f"rotary positions need an even head size; hidden_size/num_heads is {self.head_dim}"
-            )
+            raise ValueError(f"rotary positions need an even head size; hidden_size/num_heads is {self.head_dim}")
         if self.pad_id >= self.vocab_size:
             raise ValueError(f"pad_id {self.pad_id} is not in the vocabulary of {self.vocab_size}")
         return self

@@ -17,6 +17,7 @@ if _BACKEND != "tensorflow":
     raise EdgekitError(f"Keras is set to the backend {_BACKEND!r}; edgekit needs KERAS_BACKEND=tensorflow")
 
 import keras  # noqa: E402 - after the backend is chosen
+import tensorflow as tf  # noqa: E402
 from keras import layers, ops  # noqa: E402
 
 if keras.backend.backend() != "tensorflow":
@@ -75,7 +76,8 @@ class Attention(layers.Layer):
         if rotary is not None:
             query, key = _rotate(query, rotary), _rotate(key, rotary)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) + mask_scores
-        heads = ops.transpose(ops.matmul(ops.softmax(scores, axis=-1), value), (0, 2, 1, 3))
+        # Not ops.softmax: Keras 3.15 warns there about an axis of size 1, and a text of one token is no mistake.
+        heads = ops.transpose(ops.matmul(tf.nn.softmax(scores), value), (0, 2, 1, 3))
         return self.output_dense(ops.reshape(heads, ops.shape(x)))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -134,12 +136,8 @@ class Embedding(layers.Layer):
         super().__init__(name=name)
         self.tokens = layers.Embedding(config.vocab_size, config.token_size, name="tokens")
         factorised, learned = config.embedding_size is not None, config.positions == "learned"
-        self.project = (
-            layers.Dense(config.hidden_size, use_bias=False, name="project") if factorised else None
-        )
-        self.positions = (
-            layers.Embedding(config.max_length, config.hidden_size, name="positions") if learned else None
-        )
+        self.project = layers.Dense(config.hidden_size, use_bias=False, name="project") if factorised else None
+        self.positions = layers.Embedding(config.max_length, config.hidden_size, name="positions") if learned else None
         self.dropout = layers.Dropout(config.dropout, name="dropout")
 
     def build(self, input_shape: Shape) -> None:
@@ -226,9 +224,7 @@ def encoder_weights(module: Encoder) -> Weights:
     """Return a copy of the weights by neutral name, float32, bit for bit what `build_encoder` would load."""
     variables = {variable.path: variable.numpy() for variable in module.trainable_variables}
     return {
-        name: np.array(
-            variables[place.path].T if place.transposed else variables[place.path], np.float32, order="C"
-        )
+        name: np.array(variables[place.path].T if place.transposed else variables[place.path], np.float32, order="C")
         for name, place in keras_variables(module.config).items()
     }
 

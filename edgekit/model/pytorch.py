@@ -188,8 +188,7 @@ def encoder_weights(module: Encoder) -> Weights:
     """Return a copy of the weights by neutral name, float32, bit for bit what `build_encoder` would load."""
     state = module.state_dict()
     return {
-        name: np.array(state[name].detach().cpu().numpy(), dtype=np.float32)
-        for name in parameter_shapes(module.config)
+        name: np.array(state[name].detach().cpu().numpy(), dtype=np.float32) for name in parameter_shapes(module.config)
     }
 
 

@@ -73,10 +73,7 @@ def initial_weights(config: TransformerConfig, seed: int) -> Weights:
     divided by sqrt(2 * num_layers) (GPT-2).
     """
     generator = np.random.default_rng(seed)
-    return {
-        name: _initial_tensor(config, name, shape, generator)
-        for name, shape in parameter_shapes(config).items()
-    }
+    return {name: _initial_tensor(config, name, shape, generator) for name, shape in parameter_shapes(config).items()}
 
 
 def _initial_tensor(
@@ -120,9 +117,7 @@ def check_weights(config: TransformerConfig, weights: Mapping[str, NDArray[Any]]
             raise CheckpointError(f"the weights lack the tensor {name!r} that the configuration describes")
     for name in weights:
         if name not in shapes:
-            raise CheckpointError(
-                f"the weights hold a tensor {name!r} that the configuration does not describe"
-            )
+            raise CheckpointError(f"the weights hold a tensor {name!r} that the configuration does not describe")
     for name, shape in shapes.items():
         _check_tensor(name, weights[name], shape)
 
@@ -136,9 +131,7 @@ def _check_tensor(name: str, tensor: NDArray[Any], shape: tuple[int, ...]) -> No
         raise CheckpointError(f"the tensor {name!r} is {tensor.dtype}; weights are float32")
     broken = int(np.size(tensor) - np.count_nonzero(np.isfinite(tensor)))
     if broken:
-        raise CheckpointError(
-            f"the tensor {name!r} holds {broken} NaN or infinite values of {np.size(tensor)}"
-        )
+        raise CheckpointError(f"the tensor {name!r} holds {broken} NaN or infinite values of {np.size(tensor)}")
 
 
 def keras_variables(config: TransformerConfig) -> dict[str, KerasVariable]:

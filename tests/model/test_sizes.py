@@ -1,0 +1,63 @@
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgekit.errors import UnknownNameError
+from edgekit.model import keras as in_keras
+from edgekit.model import pytorch as in_torch
+from edgekit.model.config import TransformerConfig
+from edgekit.model.sizes import (
+    SIZES,
+    multiply_accumulates,
+    named_config,
+    parameter_count,
+    size_rows,
+    weights_size_bytes,
+)
+from edgekit.model.weights import initial_weights
+
+VARIANTS = [
+    named_config("nano", vocab_size=300, num_labels=7),
+    named_config("nano", vocab_size=300, num_labels=7, norm="rmsnorm", positions="rotary", embedding_size=None),
+    named_config("nano", vocab_size=300, num_labels=7, shared_layers=True, pooling="first", num_layers=3),
+]
+
+
+@pytest.mark.parametrize("config", VARIANTS)
+def test_parameter_count_is_that_of_both_models(config: TransformerConfig) -> None:
+    weights = initial_weights(config, seed=0)
+    in_pytorch = sum(p.numel() for p in in_torch.build_encoder(config, weights).parameters())
+    assert parameter_count(config) == in_pytorch == in_keras.build_encoder(config, weights).count_params()
+    assert weights_size_bytes(config) == sum(tensor.nbytes for tensor in weights.values())
+
+
+@pytest.mark.parametrize("length", [1, 7, 64])
+@pytest.mark.parametrize("config", VARIANTS)
+def test_multiply_accumulates_are_what_pytorch_counts(config: TransformerConfig, length: int) -> None:
+    encoder = in_torch.build_encoder(config, initial_weights(config, seed=0))
+    ids = torch.ones(1, length, dtype=torch.int32)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        encoder(ids, ids)
+    assert multiply_accumulates(config, length) == counter.get_total_flops() // 2
+
+
+def test_sizes_grow_and_the_smallest_stays_under_a_million() -> None:
+    rows = size_rows()
+    assert [row.name for row in rows] == list(SIZES) == ["nano", "tiny", "mini", "small"]
+    counts = [row.parameters for row in rows]
+    assert counts == sorted(counts)
+    assert counts[0] <= 1_000_000
+    assert 10_000_000 <= counts[-1] <= 15_000_000
+    assert [row.multiply_accumulates for row in rows] == sorted(row.multiply_accumulates for row in rows)
+
+
+def test_named_config_takes_overrides() -> None:
+    config = named_config("tiny", vocab_size=500, num_labels=3, positions="rotary", max_length=32)
+    assert (config.vocab_size, config.num_labels, config.positions, config.max_length) == (500, 3, "rotary", 32)
+    assert config.hidden_size == SIZES["tiny"].hidden_size
+
+
+def test_unknown_size_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="unknown size 'tinny': did you mean tiny"):
+        named_config("tinny", vocab_size=500, num_labels=3)
