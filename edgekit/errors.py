@@ -1,16 +1,16 @@
 """The errors of edgekit: one tree, drawn here.
 
-    EdgekitError                 edgekit says no: one clear line, exit code 1
-    ├── UnknownNameError         a target, scheme, size, ... that does not exist (names the nearest)
-    ├── RefusedError             a combination that exists but that edgekit will not do, with the reason
-    ├── MissingExtraError        a library that an optional extra brings
-    ├── DataError                a data file that can't be trained on
-    ├── CheckpointError          a checkpoint that is broken, incomplete or not safe to load
-    ├── OutputError              an output that exists, is in use, read-only or does not fit
-    ├── BundleError              a bundle that is broken, changed or not safe to read
-    └── ProcessError             a process that failed, hung or was killed
-        ├── ExportError          ... while converting, with the last meaningful lines of its log
-        └── RunnerError          ... while running an exported file
+EdgekitError                 edgekit says no: one clear line, exit code 1
+├── UnknownNameError         a target, scheme, size, ... that does not exist (names the nearest)
+├── RefusedError             a combination that exists but that edgekit will not do, with the reason
+├── MissingExtraError        a library that an optional extra brings
+├── DataError                a data file that can't be trained on
+├── CheckpointError          a checkpoint that is broken, incomplete or not safe to load
+├── OutputError              an output that exists, is in use, read-only or does not fit
+├── BundleError              a bundle that is broken, changed or not safe to read
+└── ProcessError             a process that failed, hung or was killed
+    ├── ExportError          ... while converting, with the last meaningful lines of its log
+    └── RunnerError          ... while running an exported file
 """
 
 import difflib
@@ -47,9 +47,7 @@ class MissingExtraError(EdgekitError):
 
     def __init__(self, module: str, extra: str, needed_for: str) -> None:
         self.module, self.extra = module, extra
-        super().__init__(
-            f"{needed_for} needs {module}, which is not installed: pip install 'edgekit-toolkit[{extra}]'"
-        )
+        super().__init__(f"{needed_for} needs {module}, which is not installed: pip install 'edgekit-toolkit[{extra}]'")
 
 
 class DataError(EdgekitError):

@@ -48,7 +48,8 @@ def atomic_directory(path: Path, *, force: bool, marker: str) -> Iterator[Path]:
     """Yield a new folder to fill; put it at `path` in one step when the block ends without an error.
 
     `marker` is the file that makes a folder one of ours: an existing `path` is kept unless `force`, and replaced
-    only where it holds the marker or is empty. A half-done swap or a dead temporary of an earlier run is put right first.
+    only where it holds the marker or is empty. A half-done swap or a dead
+    temporary of an earlier run is put right first.
 
     Raises OutputError: it exists, another process is writing it, or it can't be written.
     """

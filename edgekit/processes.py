@@ -1,5 +1,6 @@
 """Starts processes: the only place in edgekit that does."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -99,10 +100,8 @@ def _communicate(child: subprocess.Popen[bytes], timeout_s: float) -> tuple[byte
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:
     """End the child's whole process group; what it started goes with it."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
         os.killpg(child.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass  # the group is gone already (macOS answers EPERM for a group of zombies)
     child.wait()
 
 

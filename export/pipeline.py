@@ -3,13 +3,14 @@
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgekit.export.jobs import Job, JobResult, SchemeName, TargetName, read_result, write_job
+from edgekit.export.jobs import Job, JobResult, read_result, write_job
 from edgekit.export.plan import PlannedExport
 from edgekit.export.schemes import RELATIVE_TOLERANCE
 
@@ -27,6 +28,8 @@ from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
 DEFAULT_TIMEOUT_S = 1800.0
 #: the same hashes in every worker, so that two exports of one checkpoint give the same bytes
 WORKER_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
+
+_STAGES = {"convert": "converting", "compress": "quantizing", "reference": "computing"}
 
 OnStage = Callable[[str, str], None]  # (bundle name or "reference", what happens now)
 
@@ -58,6 +61,9 @@ class _Session:
     force: bool
     timeout_s: float
     on_stage: OnStage
+    slots: threading.Semaphore
+    floats: dict[str, Future[JobResult]] = field(default_factory=dict)
+    floats_lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def export_checkpoint(
@@ -90,13 +96,15 @@ def export_checkpoint(
             force=force,
             timeout_s=timeout_s,
             on_stage=on_stage,
+            slots=threading.Semaphore(max_workers or os.cpu_count() or 1),
         )
         session.logs.mkdir(exist_ok=True)
-        return _run_all(session, plans, max_workers or os.cpu_count() or 1)
+        return _run_all(session, plans)
 
 
-def _run_all(session: _Session, plans: Sequence[PlannedExport], workers: int) -> list[Outcome]:
-    pool = ThreadPoolExecutor(max_workers=workers)
+def _run_all(session: _Session, plans: Sequence[PlannedExport]) -> list[Outcome]:
+    """A thread for each export, which mostly waits; `session.slots` limits the processes that really work."""
+    pool = ThreadPoolExecutor(max_workers=len(plans) + 1)
     try:
         reference = pool.submit(_compute_reference, session)
         futures = [pool.submit(_export_one, session, plan, reference) for plan in plans]
@@ -113,15 +121,8 @@ def _compute_reference(session: _Session) -> Path:
     """Run the source model, in the framework that trained it, on the samples; once for all targets."""
     steps, golden = session.scratch / "steps.npz", session.scratch / bundles.GOLDEN
     session.samples.write_steps(steps)
-    session.on_stage("reference", "computing")
-    job = Job(
-        op="reference",
-        source=session.sources[session.checkpoint.framework],
-        steps=str(steps),
-        output=str(golden),
-        result=str(session.scratch / "reference.result.json"),
-    )
-    _run_job(session, job, "reference")
+    fields = {"op": "reference", "source": session.sources[session.checkpoint.framework], "steps": str(steps)}
+    _run_job(session, Job.model_validate(fields | _paths(session, "reference", golden)), "reference")
     session.samples.add_labels(golden)
     session.on_stage("reference", "done")
     return golden
@@ -131,16 +132,15 @@ def _export_one(session: _Session, plan: PlannedExport, reference: Future[Path])
     seconds: dict[str, float] = {}
     try:
         with atomic_directory(plan.path, force=session.force, marker=MANIFEST) as folder:
-            started = time.monotonic()
-            session.on_stage(plan.name, "converting")
             result = _convert(session, plan, folder)
-            seconds["convert"] = time.monotonic() - started
+            seconds["convert"] = result.details.seconds
             session.on_stage(plan.name, "waiting for the reference")
             golden = reference.result()
-            started = time.monotonic()
-            session.on_stage(plan.name, "proving")
-            manifest = _fill_bundle(session, plan, folder, golden, result)
-            seconds["prove"] = time.monotonic() - started
+            with session.slots:
+                session.on_stage(plan.name, "proving")
+                started = time.monotonic()
+                manifest = _fill_bundle(session, plan, folder, golden, result)
+                seconds["prove"] = time.monotonic() - started
     except EdgekitError as error:
         session.on_stage(plan.name, "failed")
         return Outcome(plan=plan, error=error, seconds=seconds)
@@ -149,17 +149,47 @@ def _export_one(session: _Session, plan: PlannedExport, reference: Future[Path])
 
 
 def _convert(session: _Session, plan: PlannedExport, folder: Path) -> JobResult:
-    target: TargetName = plan.target.name  # type: ignore[assignment]  # the plan holds known names only
-    scheme: SchemeName = plan.scheme  # type: ignore[assignment]
-    job = Job(
-        op="convert",
-        source=session.sources[plan.route],
-        target=target,
-        scheme=scheme,
-        output=str(folder / plan.target.file),
-        result=str(session.scratch / f"{plan.name}.result.json"),
-    )
-    return _run_job(session, job, plan.name)
+    """Write the target file into `folder`: converted in its scheme, or made from the float32 file schemes share."""
+    output = folder / plan.target.file
+    if not plan.target.compressed_from_float:
+        return _run_job(session, _conversion(session, plan, plan.scheme, output), plan.name)
+    shared = session.scratch / f"{plan.target.name}-{plan.route}" / plan.target.file
+    converted = _float_file(session, plan, shared)
+    if plan.scheme == "none":
+        shutil.copyfile(shared, output)
+        return converted
+    fields = {"op": "compress", "input": str(shared), "target": plan.target.name, "scheme": plan.scheme}
+    made = _run_job(session, Job.model_validate(fields | _paths(session, plan.name, output)), plan.name)
+    counts = {
+        "source_weights": converted.details.source_weights,
+        "seconds": converted.details.seconds + made.details.seconds,
+    }
+    details = made.details.model_copy(update=counts)
+    return made.model_copy(update={"details": details, "tools": converted.tools | made.tools})
+
+
+def _float_file(session: _Session, plan: PlannedExport, output: Path) -> JobResult:
+    """Convert to float32 once for all schemes of a target and route; whoever comes second waits."""
+    name = output.parent.name
+    with session.floats_lock:
+        first = name not in session.floats
+        future = session.floats.setdefault(name, Future())
+    if first:
+        try:
+            output.parent.mkdir()
+            future.set_result(_run_job(session, _conversion(session, plan, "none", output), name))
+        except BaseException as error:  # noqa: BLE001  (whatever it was, the others must not wait for ever)
+            future.set_exception(error)
+    return future.result()
+
+
+def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Path) -> Job:
+    fields = {"op": "convert", "source": session.sources[plan.route], "target": plan.target.name, "scheme": scheme}
+    return Job.model_validate(fields | _paths(session, f"{plan.name}-{scheme}", output))
+
+
+def _paths(session: _Session, name: str, output: Path) -> dict[str, str]:
+    return {"output": str(output), "result": str(session.scratch / f"{name}.result.json")}
 
 
 def _run_job(session: _Session, job: Job, name: str) -> JobResult:
@@ -171,10 +201,12 @@ def _run_job(session: _Session, job: Job, name: str) -> JobResult:
     write_job(job, path)
     log.unlink(missing_ok=True)
     argv = [sys.executable, "-P", "-m", "edgekit.export.worker", str(path)]
-    try:
-        run = run_process(argv, timeout_s=session.timeout_s, log=log, cwd=session.scratch, env=WORKER_ENVIRONMENT)
-    except EdgekitError as error:
-        raise ExportError(f"{name}: the converter did not finish in {session.timeout_s:.0f} s", log=log) from error
+    with session.slots:
+        session.on_stage(name, _STAGES[job.op])
+        try:
+            run = run_process(argv, timeout_s=session.timeout_s, log=log, cwd=session.scratch, env=WORKER_ENVIRONMENT)
+        except EdgekitError as error:
+            raise ExportError(f"{name}: {error}", log=log) from error
     result = read_result(Path(job.result))
     if result is None:
         ended = f"died of signal {-run.returncode}" if run.returncode < 0 else f"ended with {run.returncode}"
@@ -194,7 +226,7 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
     """Put everything beside the target file, run the proof, and seal the bundle."""
     checkpoint = session.checkpoint
     shutil.copyfile(golden, folder / bundles.GOLDEN)
-    shutil.copyfile(session.logs / f"{plan.name}.log", folder / bundles.LOG)
+    _collect_logs(session, plan, folder / bundles.LOG)
     checkpoint.processor.save(folder / bundles.TOKENIZER)
     bundles.write_labels(folder / bundles.LABELS, checkpoint.labels)
     proof = prove_file(
@@ -222,3 +254,9 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
         accuracy=proof.accuracy,
         golden_texts=session.samples.origin,
     )
+
+
+def _collect_logs(session: _Session, plan: PlannedExport, output: Path) -> None:
+    """Everything that the converters printed for this bundle, in order."""
+    logs = [session.logs / f"{name}.log" for name in (f"{plan.target.name}-{plan.route}", plan.name)]
+    output.write_bytes(b"".join(log.read_bytes() for log in logs if log.is_file()))

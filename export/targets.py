@@ -12,7 +12,7 @@ class Target:
 
     `routes` are the frameworks it can be reached through, the default first; `modules` what each route needs;
     `runtime` what the runner loads it with, `runtime_module` what that needs; a `runtime` that is "coreml" can't be
-    run on this machine unless it is a Mac.
+    run on this machine unless it is a Mac. `compressed_from_float` targets make their schemes from the float32 file.
     """
 
     name: str
@@ -20,6 +20,7 @@ class Target:
     runtime: str
     runtime_module: str
     routes: dict[Framework, tuple[str, ...]]
+    compressed_from_float: bool = False
     reference: bool = False
 
     @property
@@ -37,6 +38,7 @@ TARGETS: dict[str, Target] = {
             runtime="litert",
             runtime_module="ai_edge_litert",
             routes={"torch": ("torch", "litert_torch"), "tensorflow": ("tensorflow", "keras")},
+            compressed_from_float=True,
         ),
         Target(
             name="onnx",
@@ -47,6 +49,7 @@ TARGETS: dict[str, Target] = {
                 "torch": ("torch", "onnx", "onnxscript"),
                 "tensorflow": ("tensorflow", "keras", "onnx", "tf2onnx"),
             },
+            compressed_from_float=True,
         ),
         Target(
             name="coreml",

@@ -15,6 +15,7 @@ import pytest
 from edgekit import outputs
 from edgekit.errors import OutputError
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
+from tests.conftest import lacking
 
 
 def write_output(path: Path, content: str, *, force: bool = False) -> None:
@@ -179,7 +180,7 @@ def test_full_and_read_only_file_systems(tmp_path: Path, options: str, message: 
         check=False,
     )
     if run.returncode and "unshare" in run.stderr:
-        pytest.skip(f"this system gives no mount namespaces: {run.stderr.strip()}")
+        lacking(f"mount namespaces: {run.stderr.strip()}")
     assert message in run.stdout, run.stderr
     assert run.stdout.strip().endswith("False []")
 

@@ -97,7 +97,9 @@ class _Progress:
 
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[stage]}"))
         self._bars = Progress(*columns, TimeElapsedColumn(), console=stderr, transient=True)
-        self._tasks = {name: self._bars.add_task(name, total=1, stage="waiting") for name in ("reference", *names)}
+        self._tasks: dict[str, Any] = {}
+        for name in ("reference", *names):
+            self.show(name, "waiting")
 
     def __enter__(self) -> "_Progress":
         self._bars.start()
@@ -108,8 +110,10 @@ class _Progress:
 
     def show(self, name: str, stage: str) -> None:
         """Say that `name` is now at `stage`."""
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=1, stage=stage)
         self._bars.update(self._tasks[name], stage=stage, completed=1 if stage in ("done", "failed") else 0)
-        if not self._bars.console.is_terminal:
+        if not self._bars.console.is_terminal and stage != "waiting":
             self._bars.console.print(f"{name}: {stage}")
 
 

@@ -1,0 +1,73 @@
+"""The command's frame: what it imports, and how it ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekit.cli.main import VERBS
+
+FRAMEWORKS = ("torch", "tensorflow", "keras", "coremltools", "onnx", "onnxruntime", "litert_torch", "ai_edge_litert")
+
+
+def run(*argv: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "edgekit", *argv]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, check=False)
+
+
+def imported_by(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(*sorted(sys.modules))"
+    run = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    return set(run.stdout.split("\n")[-2].split())
+
+
+def test_import_edgekit_loads_nothing_else() -> None:
+    modules = imported_by("import edgekit")
+    assert not modules & {*FRAMEWORKS, "numpy", "pydantic", "typer", "rich"}
+
+
+def test_help_loads_no_framework_and_no_verb() -> None:
+    code = "sys.argv = ['edgekit', '--help']\nfrom edgekit.cli.main import main\ntry: main()\nexcept SystemExit: pass"
+    modules = imported_by(code)
+    assert not modules & {*FRAMEWORKS, "numpy", "pydantic", "tokenizers"}
+    assert not {f"edgekit.cli.{verb}" for verb in VERBS} & modules
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example_and_loads_no_framework(verb: str) -> None:
+    code = (
+        f"sys.argv = ['edgekit', {verb!r}, '--help']\n"
+        "from edgekit.cli.main import main\ntry: main()\nexcept SystemExit: pass"
+    )
+    assert not imported_by(code) & {*FRAMEWORKS, "numpy"}  # Typer itself imports pydantic here
+    shown = run(verb, "--help")
+    assert shown.returncode == 0
+    assert f"edgekit {verb}" in shown.stdout
+    assert "Example" in shown.stdout
+
+
+def test_unknown_verb_is_a_usage_error() -> None:
+    shown = run("exprot")
+    assert shown.returncode == 2
+    assert "exprot" in shown.stderr
+
+
+def test_version_and_completion() -> None:
+    assert run("--version").stdout.startswith("edgekit ")
+    assert "edgekit" in run("--show-completion", "bash").stdout
+
+
+def test_python_m_does_not_run_the_working_folders_modules(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy was run')")
+    (tmp_path / "typer.py").write_text("raise SystemExit('the wrong typer was run')")
+    shown = subprocess.run(
+        [sys.executable, "-m", "edgekit", "models"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "nano" in shown.stdout

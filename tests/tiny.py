@@ -1,0 +1,45 @@
+"""Tiny real checkpoints, for tests that need one: built in milliseconds, with data that can be read again."""
+
+from pathlib import Path
+from typing import Any
+
+from edgekit.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.model.config import TransformerConfig
+from edgekit.model.weights import initial_weights
+from edgekit.program import Framework
+from edgekit.text.datasets import DataSpec, load_dataset
+from edgekit.text.processor import train_processor
+
+VERBS = ("open", "close", "save", "print", "send", "delete", "copy", "move")
+THINGS = ("file", "window", "letter", "picture", "folder", "answer", "page", "song")
+
+
+def write_data(path: Path) -> Path:
+    """A TSV of 128 short commands in two languages."""
+    rows = [(f"{verb} the {thing}", "en") for verb in VERBS for thing in THINGS]
+    rows += [(f"{thing}um {verb}are", "la") for verb in VERBS for thing in THINGS]
+    path.write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))
+    return path
+
+
+def tiny_checkpoint(folder: Path, *, framework: Framework = "torch", seed: int = 1, **overrides: Any) -> Checkpoint:
+    """A checkpoint of random weights (larger than fresh ones, so that logits differ) in `folder`/tiny."""
+    spec = DataSpec(source=str(write_data(folder / "data.tsv")))
+    dataset = load_dataset(spec)
+    shape = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "ffn_size": 32, "max_length": 16} | overrides
+    processor = train_processor("byte", (), 259, max_length=shape["max_length"])
+    config = TransformerConfig(vocab_size=processor.vocab_size, num_labels=len(dataset.labels), **shape)
+    weights = {name: 3 * tensor for name, tensor in initial_weights(config, seed).items()}
+    made = Checkpoint(
+        path=folder / "tiny",
+        name="tiny",
+        framework=framework,
+        config=config,
+        weights=weights,
+        processor=processor,
+        labels=dataset.labels,
+        data=dataset.record,
+        metrics=None,
+    )
+    save_checkpoint(made, made.path)
+    return load_checkpoint(made.path)
