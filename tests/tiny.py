@@ -29,7 +29,7 @@ def tiny_checkpoint(folder: Path, *, framework: Framework = "torch", seed: int =
     shape = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "ffn_size": 32, "max_length": 16} | overrides
     processor = train_processor("byte", (), 259, max_length=shape["max_length"])
     config = TransformerConfig(vocab_size=processor.vocab_size, num_labels=len(dataset.labels), **shape)
-    weights = {name: 3 * tensor for name, tensor in initial_weights(config, seed).items()}
+    weights = {name: 2 * tensor for name, tensor in initial_weights(config, seed).items()}
     made = Checkpoint(
         path=folder / "tiny",
         name="tiny",

@@ -43,7 +43,9 @@ def find_python(version: str) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Build sdist and wheel from a copy, so that nothing of the working tree but its files has a part."""
     copy = tmp_path_factory.mktemp("source") / "edgekit"
-    ignore = shutil.ignore_patterns(".*", "bundles", "checkpoints", "build", "dist", "*.egg-info", "__pycache__", "tests")
+    ignore = shutil.ignore_patterns(
+        ".*", "bundles", "checkpoints", "build", "dist", "*.egg-info", "__pycache__", "tests"
+    )
     shutil.copytree(ROOT, copy, ignore=ignore)
     run(sys.executable, "-m", "build", "--outdir", copy.parent / "dist", copy, cwd=copy.parent)
     built = list((copy.parent / "dist").glob("*.whl"))
