@@ -1,0 +1,184 @@
+"""What a worker does for each kind of job: convert, compress, and compute references."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgekit.export.describe import describe_file
+from edgekit.export.jobs import Job, JobDetails, JobResult, WeightCount
+
+from edgekit.errors import EdgekitError, RefusedError
+from edgekit.extras import EXTRAS, installed_version
+from edgekit.program import Program, Signature, SourceRef
+from edgekit.proof.golden import Arrays, Golden, Step, read_golden, write_golden
+from edgekit.sources.checkpoint import open_source
+
+#: modules whose versions decide what is written
+TOOLS = {
+    "tflite": ("litert_torch", "ai_edge_litert"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime", "tf2onnx"),
+    "coreml": ("coremltools",),
+}
+
+
+def run_job(job: Job) -> JobResult:
+    """Do one job.
+
+    Raises EdgekitError for what edgekit refuses or finds broken; converters raise what they like.
+    """
+    operations = {"convert": _convert, "compress": _compress, "reference": _reference}
+    return operations[job.op](job)
+
+
+def _convert(job: Job) -> JobResult:
+    program = open_source(_source(job), length=job.length)
+    convert = _converter(str(job.target))
+    source_weights = count_parameters(program)
+    return _write(job, lambda path: convert(program, path, scheme=job.scheme), source_weights)
+
+
+def _compress(job: Job) -> JobResult:
+    source = Path(str(job.input))
+    compress = _compressor(str(job.target), job.scheme)
+    return _write(job, lambda path: compress(source, path), describe_file(source).weights)
+
+
+def _write(job: Job, write: Callable[[Path], None], source_weights: dict[str, WeightCount]) -> JobResult:
+    """Let `write` make the output in the temporary folder, read it back, and move it to its place."""
+    output = Path(job.output)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / output.name
+        write(path)
+        description = describe_file(path)
+        if not description.weights:
+            raise RuntimeError(f"the converter wrote {output.name} without any weights")
+        path.replace(output)
+    return JobResult(
+        ok=True,
+        files=_files(output),
+        details=JobDetails(source_weights=source_weights, weights=description.weights, operators=description.operators),
+        tools=tool_versions(job),
+    )
+
+
+def _reference(job: Job) -> JobResult:
+    program = open_source(_source(job), length=job.length)
+    given = read_golden(Path(str(job.steps)))
+    run = _torch_runner(program) if program.framework == "torch" else _tensorflow_runner(program)
+    steps = tuple(
+        Step(signature=step.signature, inputs=step.inputs, outputs=run(step.signature, step.inputs))
+        for step in given.steps
+    )
+    output = Path(job.output)
+    write_golden(output, Golden(steps=steps, labels=given.labels))
+    details = JobDetails(source_weights=count_parameters(program), steps=len(steps))
+    return JobResult(ok=True, files=(output.name,), details=details, tools=tool_versions(job))
+
+
+def _torch_runner(program: Program) -> Callable[[str, Arrays], Arrays]:
+    import torch
+    from edgekit.export.torch_modules import SignatureModule
+
+    modules = {s.name: SignatureModule(program, s).eval() for s in program.signatures}
+
+    def run(signature: str, inputs: Arrays) -> Arrays:
+        with torch.inference_mode():
+            outputs = modules[signature](**{name: torch.from_numpy(value) for name, value in inputs.items()})
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    return run
+
+
+def _tensorflow_runner(program: Program) -> Callable[[str, Arrays], Arrays]:
+    from edgekit.export.tf_graphs import caller
+
+    callers = {s.name: (s, caller(program, s)) for s in program.signatures}
+
+    def run(name: str, inputs: Arrays) -> Arrays:
+        signature, call = callers[name]
+        outputs = call(*_ordered(signature, inputs))
+        return {key: value.numpy() for key, value in outputs.items()}
+
+    return run
+
+
+def _ordered(signature: Signature, inputs: Arrays) -> list[Any]:
+    return [inputs[spec.name] for spec in signature.inputs]
+
+
+def count_parameters(program: Program) -> dict[str, WeightCount]:
+    """The weights of a source module by dtype (float32 as a rule), each counted once."""
+    if program.framework == "torch":
+        values = [(str(p.dtype).removeprefix("torch."), p.numel()) for p in program.module.parameters()]
+    else:
+        values = [(str(w.dtype), int(np.prod(w.shape))) for w in program.module.trainable_weights]
+    counts: dict[str, WeightCount] = {}
+    for dtype, elements in values:
+        seen = counts.get(dtype, WeightCount(tensors=0, elements=0, bytes=0))
+        counts[dtype] = WeightCount(
+            tensors=seen.tensors + 1,
+            elements=seen.elements + elements,
+            bytes=seen.bytes + elements * np.dtype(dtype).itemsize,
+        )
+    return counts
+
+
+def tool_versions(job: Job) -> dict[str, str]:
+    """The installed versions of what had a part in a job, by module."""
+    modules = ["torch" if job.source.framework == "torch" else "tensorflow"] if job.source else []
+    if modules == ["tensorflow"]:
+        modules.append("keras")
+    modules += TOOLS.get(job.target or "", ())
+    foreign = {"torch": ("tf2onnx",), "tensorflow": ("litert_torch", "onnxscript")}
+    skipped = foreign[job.source.framework] if job.source else ()
+    versions = {m: installed_version(m) for m in modules if m in EXTRAS and m not in skipped}
+    return {module: version for module, version in versions.items() if version}
+
+
+def _source(job: Job) -> SourceRef:
+    if job.source is None:
+        raise RefusedError(f"a {job.op} job needs a source")
+    return job.source
+
+
+def _converter(target: str) -> Callable[..., None]:
+    """The `convert(program, output, *, scheme)` of a target; only its own libraries are loaded."""
+    if target == "tflite":
+        from edgekit.export import to_tflite
+
+        return to_tflite.convert
+    if target == "onnx":
+        from edgekit.export import to_onnx
+
+        return to_onnx.convert
+    if target == "coreml":
+        from edgekit.export import to_coreml
+
+        return to_coreml.convert
+    from edgekit.export import to_reference
+
+    return to_reference.convert_savedmodel if target == "savedmodel" else to_reference.convert_pt2
+
+
+def _compressor(target: str, scheme: str) -> Callable[[Path, Path], None]:
+    if scheme == "fp16" and target == "tflite":
+        from edgekit.export import to_tflite
+
+        return to_tflite.compress_fp16
+    if scheme == "fp16" and target == "onnx":
+        from edgekit.export import to_onnx
+
+        return to_onnx.compress_fp16
+    raise RefusedError(f"a finished {target} file can't be made {scheme}: export it from its checkpoint")
+
+
+def _files(output: Path) -> tuple[str, ...]:
+    """The files written, relative to the folder of `output`."""
+    if output.is_file():
+        return (output.name,)
+    found = sorted(path for path in output.rglob("*") if path.is_file())
+    if not found:
+        raise EdgekitError(f"the converter wrote nothing to {output}")
+    return tuple(path.relative_to(output.parent).as_posix() for path in found)

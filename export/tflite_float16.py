@@ -1,0 +1,115 @@
+"""TFLite float32 → float16 weights: each constant is stored as float16 and unpacked by a DEQUANTIZE in front of it.
+
+The same form as TensorFlow's own `supported_types=[float16]`, done on the finished file so that both routes share it.
+ai-edge-quantizer 0.10's float casting knows FULLY_CONNECTED, convolutions and EMBEDDING_LOOKUP, but neither GATHER,
+which holds the token table (the largest weight) of files that TensorFlow's converter writes, nor constants that are
+added.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools import flatbuffer_utils
+from edgekit.export.float16 import check_range
+
+#: smaller constants (biases, scales, epsilons) stay float32, as TensorFlow's converter leaves them
+MINIMUM_ELEMENTS = 1024
+
+
+def store_as_float16(source: Path, output: Path) -> None:
+    """Write the float32 file `source` to `output`, its constants of 1024 elements or more as float16.
+
+    Raises RefusedError where a weight lies beyond ±65504.
+    """
+    model = flatbuffer_utils.read_model(str(source))
+    opcode = _dequantize_opcode(model)
+    for subgraph in model.subgraphs:
+        _compress_subgraph(model, subgraph, opcode)
+    output.write_bytes(_serialize(model))
+
+
+def _compress_subgraph(model: Any, subgraph: Any, opcode: int) -> None:
+    unpacked: dict[int, int] = {}
+    dequantizers = []
+    for index in _compressible(model, subgraph):
+        tensor = subgraph.tensors[index]
+        _halve_buffer(model.buffers[tensor.buffer], tensor.name.decode())
+        tensor.type = schema.TensorType.FLOAT16
+        unpacked[index] = len(subgraph.tensors)
+        subgraph.tensors.append(_float32_copy(tensor))
+        dequantizers.append(_dequantizer(opcode, index, unpacked[index]))
+    for operator in subgraph.operators:
+        operator.inputs = [unpacked.get(i, i) for i in operator.inputs]
+    subgraph.operators = dequantizers + list(subgraph.operators)
+
+
+def _compressible(model: Any, subgraph: Any) -> list[int]:
+    """Indices of the subgraph's large float32 constants, in order; one that is an output itself is left alone."""
+    wanted = []
+    for index, tensor in enumerate(subgraph.tensors):
+        data = model.buffers[tensor.buffer].data
+        elements = int(np.prod(tensor.shape)) if tensor.shape is not None else 1
+        if (
+            tensor.type == schema.TensorType.FLOAT32
+            and data is not None
+            and elements >= MINIMUM_ELEMENTS
+            and index not in subgraph.outputs
+        ):
+            wanted.append(index)
+    return wanted
+
+
+def _halve_buffer(buffer: Any, name: str) -> None:
+    """Store a buffer as float16; one that several tensors share is done already when they come to it."""
+    if getattr(buffer, "is_float16", False):
+        return
+    values = np.frombuffer(bytes(buffer.data), dtype=np.float32)
+    check_range(name, values)
+    buffer.data = np.frombuffer(values.astype(np.float16).tobytes(), dtype=np.uint8)
+    buffer.is_float16 = True
+
+
+def _float32_copy(tensor: Any) -> Any:
+    copy = schema.TensorT()
+    copy.name = tensor.name + b";float32"
+    copy.shape = tensor.shape
+    copy.type = schema.TensorType.FLOAT32
+    copy.buffer = 0  # the empty buffer: the tensor is computed
+    return copy
+
+
+def _dequantizer(opcode: int, source: int, target: int) -> Any:
+    operator = schema.OperatorT()
+    operator.opcodeIndex = opcode
+    operator.inputs = [source]
+    operator.outputs = [target]
+    operator.builtinOptionsType = schema.BuiltinOptions.DequantizeOptions
+    operator.builtinOptions = schema.DequantizeOptionsT()
+    return operator
+
+
+def _dequantize_opcode(model: Any) -> int:
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    code.version = 3  # the first that reads float16
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+class _AlignedBuilder(flatbuffers.Builder):
+    """Puts byte vectors on multiples of 16, as TFLite's schema demands of buffers (`force_align: 16`).
+
+    flatbuffers' generated Python (25.12) does not, and runtimes read weights in place.
+    """
+
+    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:  # noqa: N802, N803  (overrides)
+        return super().StartVector(elemSize, numElems, max(alignment, 16) if elemSize == 1 else alignment)
+
+
+def _serialize(model: Any) -> bytes:
+    builder = _AlignedBuilder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())

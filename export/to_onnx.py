@@ -1,0 +1,97 @@
+"""Program → ONNX, opset 18: through torch.onnx's exporter, or through tf2onnx."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from edgekit.errors import RefusedError
+from edgekit.program import Program, Signature
+
+OPSET = 18
+
+
+def convert(program: Program, output: Path, *, scheme: str = "none") -> None:
+    """Write `program` to `output`, one file with its weights inside; inputs and outputs are named as its signature.
+
+    `fp16` has float16 weights and arithmetic; inputs and outputs keep their types. Raises RefusedError for several
+    signatures (an ONNX graph has one) and for weights beyond float16's range.
+    """
+    if len(program.signatures) != 1:
+        raise RefusedError("an ONNX file holds one signature; this program has several")
+    route = _convert_torch if program.framework == "torch" else _convert_tensorflow
+    model = route(program, program.signatures[0])
+    if scheme == "fp16":
+        from edgekit.export.onnx_float16 import to_float16
+
+        model = to_float16(model)
+    write_model(model, output)
+
+
+def compress_fp16(source: Path, output: Path) -> None:
+    """Write the float32 file `source` to `output` with float16 weights and arithmetic."""
+    from edgekit.export.onnx_float16 import to_float16
+
+    write_model(to_float16(onnx.load(source, load_external_data=False)), output)
+
+
+def write_model(model: Any, output: Path) -> None:
+    """Check a model and write it without the notes that exporters leave in it.
+
+    torch 2.13 gives every node the stack trace that made it, with absolute paths of this machine.
+    """
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for item in (*model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    for item in (*model.graph.input, *model.graph.output):
+        del item.metadata_props[:]
+    model.graph.name = "encoder"
+    onnx.checker.check_model(model, full_check=True)
+    output.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _convert_torch(program: Program, signature: Signature) -> Any:
+    import torch
+    from edgekit.export.torch_modules import captured
+
+    exported = torch.onnx.export(
+        captured(program, signature),
+        dynamo=True,
+        external_data=False,
+        opset_version=OPSET,
+        input_names=[spec.name for spec in signature.inputs],
+        output_names=[spec.name for spec in signature.outputs],
+        verbose=False,
+    )
+    if exported is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    return exported.model_proto
+
+
+def _convert_tensorflow(program: Program, signature: Signature) -> Any:
+    import tf2onnx
+    from edgekit.export.tf_graphs import input_specs, signature_function
+
+    model, _ = tf2onnx.convert.from_function(
+        signature_function(program, signature),
+        input_signature=input_specs(signature),
+        opset=OPSET,
+        custom_op_handlers={"Erfc": (_convert_erfc, [])},
+    )
+    return model
+
+
+def _convert_erfc(context: Any, node: Any, name: str, _: Any) -> None:
+    """erfc(x) = 1 - erf(x): tf2onnx 1.17 has no Erfc, which TensorFlow's exact GELU is made of.
+
+    It writes the node out all the same, and the file does not load.
+    """
+    source, outputs = node.input[0], list(node.output)
+    shape, dtype = context.get_shape(source), context.get_dtype(source)
+    context.remove_node(node.name)
+    one = context.make_const(f"{name}_one", np.array(1, np.float32)).output[0]
+    erf = context.make_node("Erf", [source], name=f"{name}_erf", shapes=[shape], dtypes=[dtype]).output[0]
+    context.make_node("Sub", [one, erf], name=name, outputs=outputs, shapes=[shape], dtypes=[dtype])

@@ -1,0 +1,43 @@
+"""A PyTorch program as converters take it: one module per signature, example inputs, a captured graph."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgekit.program import Program, Signature
+
+
+class SignatureModule(nn.Module):
+    """Runs one signature of a program: positional inputs in the signature's order, outputs as {name: tensor}."""
+
+    def __init__(self, program: Program, signature: Signature) -> None:
+        super().__init__()
+        self.module: nn.Module = program.module
+        self.method = signature.method
+        self.output_names = tuple(spec.name for spec in signature.outputs)
+
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> dict[str, Tensor]:
+        """Call the method; its single output or its tuple of outputs gets the signature's names."""
+        outputs = getattr(self.module, self.method)(*args, **kwargs)
+        values = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+        return dict(zip(self.output_names, values, strict=True))
+
+
+def example_inputs(signature: Signature) -> dict[str, Tensor]:
+    """Inputs of the signature's shapes and dtypes, all ones: valid ids, and a mask that hides nothing."""
+    return {spec.name: torch.ones(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in signature.inputs}
+
+
+def captured(program: Program, signature: Signature) -> Any:
+    """The signature as a `torch.export.ExportedProgram`, without the source lines of the machine it was made on.
+
+    torch 2.13 notes the stack trace of every node, with absolute paths; converters copy them into their files.
+    """
+    module = SignatureModule(program, signature).eval()
+    exported = torch.export.export(module, (), kwargs=example_inputs(signature), strict=False)
+    for graph_module in exported.graph_module.modules():
+        if isinstance(graph_module, torch.fx.GraphModule):
+            for node in graph_module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    return exported
