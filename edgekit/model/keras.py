@@ -1,5 +1,6 @@
 """The Transformer in Keras 3 on the TensorFlow backend: the same arithmetic and names as `pytorch.py`."""
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -38,7 +39,11 @@ def _norm(config: TransformerConfig, name: str) -> Any:
 
 
 def _gelu(x: Tensor) -> Tensor:
-    return ops.gelu(x, approximate=False)
+    """x Φ(x), written as PyTorch computes it.
+
+    Not ops.gelu: TensorFlow 2.21 computes it by Erfc, which tf2onnx 1.17 and coremltools 9.0 do not know.
+    """
+    return 0.5 * x * (1.0 + tf.math.erf(x * math.sqrt(0.5)))
 
 
 def _rotate(x: Tensor, rotary: Rotary) -> Tensor:
@@ -71,8 +76,8 @@ class Attention(layers.Layer):
         `mask_scores` is added to the scores [batch, heads, length, length of source]; `rotary` turns queries
         and keys. (Keras gives an argument called `mask` a meaning of its own.)
         """
-        query = self._split(self.query(x)) * self.head_dim**-0.5
-        key, value = self._split(self.key(source)), self._split(self.value(source))
+        query = self._split(self.query(x), x) * self.head_dim**-0.5
+        key, value = self._split(self.key(source), source), self._split(self.value(source), source)
         if rotary is not None:
             query, key = _rotate(query, rotary), _rotate(key, rotary)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) + mask_scores
@@ -80,10 +85,14 @@ class Attention(layers.Layer):
         heads = ops.transpose(ops.matmul(tf.nn.softmax(scores), value), (0, 2, 1, 3))
         return self.output_dense(ops.reshape(heads, ops.shape(x)))
 
-    def _split(self, x: Tensor) -> Tensor:
-        """[batch, length, hidden] -> [batch, heads, length, head_dim]."""
+    def _split(self, projected: Tensor, x: Tensor) -> Tensor:
+        """[batch, length, hidden] -> [batch, heads, length, head_dim], for the projection of x.
+
+        The shape is read off x: off the projection itself, tf2onnx 1.17 reads [batch * length, hidden].
+        """
         batch, length = ops.shape(x)[:2]
-        return ops.transpose(ops.reshape(x, (batch, length, self.num_heads, self.head_dim)), (0, 2, 1, 3))
+        heads = ops.reshape(projected, (batch, length, self.num_heads, self.head_dim))
+        return ops.transpose(heads, (0, 2, 1, 3))
 
 
 class FeedForward(layers.Layer):
@@ -150,7 +159,8 @@ class Embedding(layers.Layer):
 
     def call(self, ids: Tensor, training: bool = False) -> Tensor:
         """ids [batch, length] -> [batch, length, hidden]."""
-        x = self.tokens(ids)
+        # Not self.tokens(ids): Keras 3.15 wraps negative ids there, three operators more in every exported file.
+        x = tf.gather(self.tokens.embeddings, ids)
         if self.project is not None:
             x = self.project(x)
         if self.positions is not None:
