@@ -1,0 +1,1 @@
+"""Training, in either framework: one loop, and a small trainer for each."""

@@ -1,0 +1,212 @@
+"""`edgekit train`: a checkpoint from data."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from edgekit.text.datasets import DataSpec
+    from edgekit.train.training import Prepared
+
+INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+
+_DATA, _MODEL, _TRAINING, _OUTPUT = "Data", "Model", "Training", "Output"
+
+
+def run_train(  # one parameter per option, as Typer wants them
+    ctx: typer.Context,
+    framework: Annotated[str, typer.Option(help="torch or tensorflow.")] = "torch",
+    task: Annotated[str, typer.Option(help="What to learn: classify.")] = "classify",
+    data: Annotated[
+        str, typer.Option(help="A .tsv, .csv, .jsonl or .parquet file, or ui-strings.", rich_help_panel=_DATA)
+    ] = "ui-strings",
+    text_column: Annotated[str, typer.Option(help="Column of the text.", rich_help_panel=_DATA)] = "text",
+    label_column: Annotated[str, typer.Option(help="Column of the label.", rich_help_panel=_DATA)] = "label",
+    source_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column whose hash makes the split, to keep rows together; else the text.", rich_help_panel=_DATA
+        ),
+    ] = None,
+    languages: Annotated[
+        list[str] | None,
+        typer.Option(help="Languages of ui-strings (repeatable, comma-separated); else 40.", rich_help_panel=_DATA),
+    ] = None,
+    test_fraction: Annotated[float, typer.Option(help="Share held out to test on.", rich_help_panel=_DATA)] = 0.10,
+    validation_fraction: Annotated[
+        float, typer.Option(help="Share held out to choose the best epoch.", rich_help_panel=_DATA)
+    ] = 0.05,
+    size: Annotated[str, typer.Option(help="nano, tiny, mini or small.", rich_help_panel=_MODEL)] = "nano",
+    tokenizer: Annotated[str, typer.Option(help="byte, bpe or wordpiece.", rich_help_panel=_MODEL)] = "bpe",
+    vocab_size: Annotated[
+        int, typer.Option(min=1, help="Tokens to learn (not for byte).", rich_help_panel=_MODEL)
+    ] = 4096,
+    max_length: Annotated[
+        int, typer.Option(min=2, help="Longest text in tokens; the rest is cut.", rich_help_panel=_MODEL)
+    ] = 64,
+    lowercase: Annotated[bool, typer.Option(help="Lower-case texts.", rich_help_panel=_MODEL)] = False,
+    norm: Annotated[str, typer.Option(help="layernorm or rmsnorm.", rich_help_panel=_MODEL)] = "layernorm",
+    activation: Annotated[str, typer.Option(help="gelu or relu.", rich_help_panel=_MODEL)] = "gelu",
+    positions: Annotated[str, typer.Option(help="learned or rotary.", rich_help_panel=_MODEL)] = "learned",
+    pooling: Annotated[str, typer.Option(help="mean or first.", rich_help_panel=_MODEL)] = "mean",
+    shared_layers: Annotated[
+        bool, typer.Option(help="One block of weights for all layers.", rich_help_panel=_MODEL)
+    ] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.", rich_help_panel=_TRAINING)] = 20,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per step.", rich_help_panel=_TRAINING)] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.", rich_help_panel=_TRAINING)] = 2e-3,
+    weight_decay: Annotated[
+        float, typer.Option(help="AdamW's decay (not of norms and biases).", rich_help_panel=_TRAINING)
+    ] = 0.05,
+    warmup_fraction: Annotated[
+        float, typer.Option(help="Share of the steps that warm up; then a cosine to 0.", rich_help_panel=_TRAINING)
+    ] = 0.05,
+    label_smoothing: Annotated[float, typer.Option(help="Spread over all labels.", rich_help_panel=_TRAINING)] = 0.05,
+    dropout: Annotated[float, typer.Option(help="Dropout.", rich_help_panel=_TRAINING)] = 0.1,
+    clip_norm: Annotated[
+        float, typer.Option(help="Longest gradient, over all weights.", rich_help_panel=_TRAINING)
+    ] = 1.0,
+    average_decay: Annotated[
+        float, typer.Option(help="Of the weights' moving average, which is kept; 0: none.", rich_help_panel=_TRAINING)
+    ] = 0.998,
+    patience: Annotated[
+        int,
+        typer.Option(min=0, help="Epochs without a better one before stopping; 0: never.", rich_help_panel=_TRAINING),
+    ] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.", rich_help_panel=_TRAINING)] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Folder to write; else checkpoints/DATA-SIZE-FRAMEWORK.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing checkpoint.", rich_help_panel=_OUTPUT)
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the training that Ctrl-C stopped.", rich_help_panel=_OUTPUT)
+    ] = False,
+    log_dir: Annotated[
+        Path | None, typer.Option(help="Write TensorBoard logs to this folder.", rich_help_panel=_OUTPUT)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_OUTPUT)] = False,
+) -> None:
+    """Train a compact Transformer, in PyTorch or TensorFlow.
+
+    The data is split by a hash of the source string into train, validation and test; the checkpoint holds the
+    weights of the epoch with the best validation accuracy, and its scores on the test part. Ctrl-C saves the state
+    beside the output; --resume goes on with the same result.
+
+    Examples:
+
+        edgekit train --data reviews.csv --text-column review --label-column stars
+
+        edgekit train --framework tensorflow --languages de,fr,it --size tiny -o checkpoints/alps
+
+        edgekit train --resume -o checkpoints/alps
+    """
+    from edgekit.cli.train_view import TrainingView
+    from edgekit.train.interrupt import stop_on_interrupt
+    from edgekit.train.training import run_training
+
+    params, given = dict(ctx.params), _given(ctx)
+    target = output or Path("checkpoints") / f"{_stem(data)}-{size}-{framework}"
+    view = TrainingView(as_json=as_json)
+    prepared = _prepare(params, given, target, view)
+    view.show_data(prepared)
+    with view.progress(prepared.settings.epochs), _log(log_dir, prepared) as logs, stop_on_interrupt() as should_stop:
+        outcome = run_training(prepared, target, force=force, observers=[view, *logs], should_stop=should_stop)
+    view.show_outcome(outcome)
+    if outcome.report is None:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _given(ctx: typer.Context) -> set[str]:
+    """The names of the options that the user typed."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def _stem(data: str) -> str:
+    return Path(data).stem or "model"
+
+
+def _prepare(params: dict[str, Any], given: set[str], output: Path, view: Any) -> "Prepared":
+    from edgekit.train.settings import TrainSettings, make_settings
+    from edgekit.train.state import load_state, state_path
+    from edgekit.train.training import prepare_resumed, prepare_training
+
+    if params["resume"]:
+        header = load_state(output).header
+        _check_same(params, given, header.settings, header.data)
+        view.remark(f"Reading {header.data.source}")
+        return prepare_resumed(output, force=params["force"])
+    settings = make_settings({name: params[name] for name in TrainSettings.model_fields})
+    spec = _data_spec(params)
+    if state_path(output).exists():
+        view.remark(f"{state_path(output)} holds an interrupted training: --resume goes on with it; this starts anew")
+    view.remark(f"Reading {spec.source}")
+    return prepare_training(settings, spec, output, force=params["force"])
+
+
+def _data_spec(params: dict[str, Any]) -> "DataSpec":
+    from pydantic import ValidationError
+
+    from edgekit.cli.output import split_list
+    from edgekit.errors import RefusedError
+    from edgekit.text.datasets import DataSpec
+
+    fields = {name: params[name] for name in ("text_column", "label_column", "source_column")}
+    fields["source"] = params["data"]
+    fields["split"] = {"test": params["test_fraction"], "validation": params["validation_fraction"]}
+    if languages := split_list(params["languages"] or ()):
+        fields["languages"] = tuple(languages)
+    try:
+        return DataSpec.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = (
+            ", ".join(f"--{part}-fraction" for part in first["loc"] if part in fields["split"]) or "the data's options"
+        )
+        raise RefusedError(f"{where}: {first['msg']}") from error
+
+
+def _check_same(params: dict[str, Any], given: set[str], settings: Any, data: Any) -> None:
+    """Refuse an option, typed beside --resume, that is not what the interrupted training has."""
+    from edgekit.cli.output import split_list
+    from edgekit.errors import RefusedError
+    from edgekit.text.ui_strings import NAME
+
+    stored = {
+        **dict(settings),
+        **{name: getattr(data, name) for name in ("text_column", "label_column", "source_column", "languages")},
+        "data": data.source,
+        "test_fraction": data.split.test,
+        "validation_fraction": data.split.validation,
+    }
+    typed = {name: params[name] for name in given & set(stored)}
+    if "languages" in typed:
+        typed["languages"] = tuple(split_list(typed["languages"]))
+    if typed.get("data", NAME) != NAME:
+        typed["data"] = str(Path(typed["data"]).expanduser().absolute())
+    for name, value in typed.items():
+        if value != stored[name]:
+            raise RefusedError(
+                f"--{name.replace('_', '-')} {value} is not what the interrupted training has ({stored[name]}): "
+                "leave it out, or train anew without --resume"
+            )
+
+
+@contextmanager
+def _log(folder: Path | None, prepared: "Prepared") -> Iterator[list[Any]]:
+    """Yield the TensorBoard log, if one is wanted, and close it at the end."""
+    from edgekit.train.logs import TensorBoardLog
+
+    if folder is None:
+        yield []
+        return
+    with closing(TensorBoardLog(folder, prepared.settings.framework)) as log:
+        yield [log]

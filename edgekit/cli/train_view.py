@@ -1,0 +1,122 @@
+"""How a training is shown: progress and remarks on stderr, tables or JSON on stdout."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from edgekit.checkpoint import content_sha256
+from edgekit.cli.output import human_size, print_json, print_table, stderr
+from edgekit.model.sizes import parameter_count, weights_size_bytes
+from edgekit.train.loop import EpochRecord, Position
+from edgekit.train.trainer import StepResult
+from edgekit.train.training import Prepared, TrainingOutcome, TrainingReport
+
+
+class TrainingView:
+    """An Observer of the loop that draws a progress bar with loss, accuracy and time left, and a line per epoch."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._epochs = 0
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+
+    def remark(self, text: str) -> None:
+        """Print a line on stderr."""
+        stderr.print(text, markup=False)
+
+    def show_data(self, prepared: Prepared) -> None:
+        """Say what will be learned from what, and what can't be learned from it."""
+        summary, config, settings = prepared.dataset.summary, prepared.config, prepared.settings
+        self.remark(
+            f"{summary.train + summary.train_variants:,} texts to train on, {summary.validation:,} to validate, "
+            f"{summary.test:,} to test; {len(prepared.dataset.labels)} labels"
+        )
+        if summary.texts_with_several_labels:
+            self.remark(
+                f"{summary.texts_with_several_labels:,} texts exist under several labels: one answer each can get at "
+                f"most {100 * summary.test_ceiling:.1f} % of the test part right"
+            )
+        self.remark(
+            f"{settings.size}, {parameter_count(config):,} parameters ({human_size(weights_size_bytes(config))}), "
+            f"{settings.tokenizer} tokenizer with {config.vocab_size:,} ids, {settings.framework}"
+        )
+
+    @contextmanager
+    def progress(self, epochs: int) -> Iterator[None]:
+        """Show the bar while the block runs."""
+        self._epochs = epochs
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[scores]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=stderr, disable=not stderr.is_terminal) as self._progress:
+            self._task = self._progress.add_task("starting", total=None, scores="")
+            yield
+        self._progress = None
+
+    def on_step(self, step: int, total_steps: int, position: Position, result: StepResult, rate: float) -> None:
+        """Move the bar."""
+        if self._progress is not None:
+            scores = f"loss {position.loss_sum / position.seen:.3f}  accuracy {position.correct / position.seen:.1%}"
+            description = f"epoch {position.epoch + 1}/{self._epochs}"
+            self._progress.update(self._task, completed=step, total=total_steps, description=description, scores=scores)
+
+    def on_epoch(self, record: EpochRecord, step: int) -> None:
+        """Print the epoch's line."""
+        self.remark(
+            f"epoch {record.epoch}/{self._epochs}: loss {record.loss:.3f}, accuracy {record.accuracy:.1%}, "
+            f"validation accuracy {record.validation_accuracy:.1%}"
+        )
+
+    def show_outcome(self, outcome: TrainingOutcome) -> None:
+        """Print the scores, or how to go on after Ctrl-C."""
+        if outcome.report is None:
+            command = f"edgekit train --resume -o {shlex.quote(str(outcome.output))}"
+            self.remark(f"Interrupted; everything is saved in {outcome.state}. Go on with:\n  {command}")
+            if self._as_json:
+                print_json({"interrupted": True, "state": str(outcome.state), "resume": command})
+        elif self._as_json:
+            report = outcome.report.model_dump(mode="json")
+            print_json({"checkpoint": str(outcome.output), "sha256": content_sha256(outcome.output), **report})
+        else:
+            _print_report(outcome.report)
+            path = shlex.quote(str(outcome.output))
+            self.remark(f"Written to {outcome.output}. Next:\n  edgekit export {path} --target tflite")
+
+
+def _print_report(report: TrainingReport) -> None:
+    test = report.test
+    print_table(
+        ["label", "precision", "recall", "F1", "examples"],
+        [
+            [row.label, f"{row.precision:.3f}", f"{row.recall:.3f}", f"{row.f1:.3f}", str(row.support)]
+            for row in test.labels
+        ],
+        title="Each label, on the test part",
+    )
+    if test.confusions:
+        print_table(
+            ["label", "taken for", "times"],
+            [[pair.label, pair.predicted, str(pair.count)] for pair in test.confusions[:10]],
+            title="Most frequent confusions",
+        )
+    print_table(
+        ["accuracy", "macro-F1", "test texts", "at most", "best epoch", "parameters", "time"],
+        [
+            [
+                f"{test.accuracy:.2%}",
+                f"{test.macro_f1:.3f}",
+                f"{test.examples:,}",
+                f"{report.data.test_ceiling:.1%}",
+                f"{report.best_epoch} of {len(report.history)}",
+                f"{report.parameters:,}",
+                f"{report.seconds:.0f} s",
+            ]
+        ],
+        title="Result",
+    )

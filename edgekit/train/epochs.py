@@ -1,0 +1,40 @@
+"""The batches of each epoch, made from text: always the same ones for the same seed and number."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from edgekit.text.datasets import Example
+from edgekit.text.processor import Processor
+from edgekit.train.batches import Batch, draw_batches
+from edgekit.train.loop import Held
+from edgekit.train.settings import TrainSettings
+
+
+def encode_examples(examples: Sequence[Example], labels: Sequence[str], processor: Processor) -> Held:
+    """Return ids and label indices of examples."""
+    index = {label: number for number, label in enumerate(labels)}
+    return Held(
+        rows=processor.encode([example.text for example in examples]),
+        labels=np.array([index[example.label] for example in examples], np.int32),
+    )
+
+
+class TextEpochs:
+    """An EpochSource over examples: what an epoch holds depends on the seed and its number alone."""
+
+    def __init__(
+        self, examples: Sequence[Example], labels: Sequence[str], processor: Processor, settings: TrainSettings
+    ) -> None:
+        self._settings = settings
+        self._held = encode_examples(examples, labels, processor)
+
+    @property
+    def examples(self) -> int:
+        """Number of examples in one epoch."""
+        return len(self._held.labels)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Return the batches of an epoch, counted from 0."""
+        generator = np.random.default_rng([self._settings.seed, epoch])
+        return draw_batches(self._held.rows, self._held.labels, self._settings.batch_size, generator)

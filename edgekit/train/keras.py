@@ -1,0 +1,104 @@
+"""The trainer in Keras 3 on TensorFlow: the same arithmetic as `pytorch.py`, traced once for every length."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from edgekit.model.config import TransformerConfig
+from edgekit.model.keras import build_encoder, classification_loss, encoder_weights
+from edgekit.model.weights import Weights, keras_variables
+from edgekit.train.batches import Batch
+from edgekit.train.settings import TrainSettings
+from edgekit.train.trainer import BETA1, BETA2, CLIP_EPSILON, EPSILON, StepPlan, StepResult, decays
+
+_TEXTS = tf.TensorSpec([None, None], tf.int32)
+_SCALAR = tf.TensorSpec([], tf.float32)
+
+
+class KerasTrainer:
+    """Trains an Encoder with AdamW; `average` is a second Encoder that holds the averaged weights.
+
+    AdamW is written out because keras.optimizers.AdamW (3.15) adds epsilon to the uncorrected root, where PyTorch
+    adds it to the corrected one: the first steps would differ.
+    """
+
+    def __init__(self, config: TransformerConfig, weights: Weights, settings: TrainSettings) -> None:
+        self.settings = settings
+        self.step_count = 0
+        self.model, self.average = build_encoder(config, weights), build_encoder(config, weights)
+        names = {place.path: name for name, place in keras_variables(config).items()}
+        self.names = [names[variable.path] for variable in self.model.trainable_variables]
+        self.variables = [variable.value for variable in self.model.trainable_variables]
+        self.averages = [variable.value for variable in self.average.trainable_variables]
+        self.first = [tf.Variable(tf.zeros_like(variable)) for variable in self.variables]
+        self.second = [tf.Variable(tf.zeros_like(variable)) for variable in self.variables]
+        dropouts = [self.model.embed.dropout, *(block.dropout for block in self.model.blocks)]
+        self.seeds = [dropout.seed_generator.state for dropout in dropouts if dropout.rate > 0]
+        labels = tf.TensorSpec([None], tf.int32)
+        self._step = tf.function(self._train_step, input_signature=[_TEXTS, _TEXTS, labels, *[_SCALAR] * 4])
+        self._logits = tf.function(lambda ids, mask: self.average((ids, mask)), input_signature=[_TEXTS, _TEXTS])
+
+    def step(self, batch: Batch, plan: StepPlan) -> StepResult:
+        """Take one training step."""
+        self.step_count += 1
+        for index, state in enumerate(self.seeds):
+            # (key, counter) of Keras's stateless dropout: each layer counts on from a place of its own.
+            state.assign([plan.seed, index << 16])
+        corrections = (1 - BETA1**self.step_count, math.sqrt(1 - BETA2**self.step_count))
+        scalars = (plan.learning_rate, plan.learning_rate / corrections[0], corrections[1], plan.average_decay)
+        loss, correct = self._step(batch.ids, batch.mask, batch.labels, *map(np.float32, scalars))
+        return StepResult(loss=float(loss), correct=int(correct))
+
+    def _train_step(
+        self, ids: Any, mask: Any, labels: Any, rate: Any, step_size: Any, root_correction: Any, decay: Any
+    ) -> tuple[Any, Any]:
+        with tf.GradientTape() as tape:
+            logits = self.model((ids, mask), training=True)
+            loss = classification_loss(logits, labels, self.settings.label_smoothing)
+        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, self.variables)]
+        clip = tf.minimum(1.0, self.settings.clip_norm / (tf.linalg.global_norm(gradients) + CLIP_EPSILON))
+        rows = zip(self.names, self.variables, gradients, self.first, self.second, self.averages, strict=True)
+        for name, variable, gradient, first, second, average in rows:
+            clipped = gradient * clip
+            moment = first.assign_add((1 - BETA1) * (clipped - first))
+            root = tf.sqrt(second.assign(BETA2 * second + (1 - BETA2) * tf.square(clipped))) / root_correction
+            kept = 1 - rate * self.settings.weight_decay if decays(name) else 1.0
+            updated = variable.assign(variable * kept - step_size * moment / (root + EPSILON))
+            average.assign_add((1 - decay) * (updated - average))
+        predictions = tf.argmax(logits, -1, output_type=tf.int32)
+        return loss, tf.reduce_sum(tf.cast(predictions == labels, tf.int32))
+
+    def logits(self, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return the averaged weights' logits."""
+        found: NDArray[np.float32] = self._logits(ids, mask).numpy()
+        return found
+
+    def weights(self) -> Weights:
+        """Return a copy of the averaged weights."""
+        return encoder_weights(self.average)
+
+    def state(self) -> Weights:
+        """Return a copy of weights, average, both moments, and the count of steps, in Keras's layout."""
+        state = {key: value.numpy().copy() for key, value in self._named()}
+        return {**state, "optimizer/step": np.array([self.step_count], np.float32)}
+
+    def load_state(self, state: Weights) -> None:
+        """Continue from what `state` returned."""
+        for key, variable in self._named():
+            variable.assign(state[key])
+        self.step_count = int(state["optimizer/step"][0])
+
+    def _named(self) -> Iterable[tuple[str, Any]]:
+        groups = {
+            "model": self.variables,
+            "average": self.averages,
+            "first_moment": self.first,
+            "second_moment": self.second,
+        }
+        for prefix, variables in groups.items():
+            for name, variable in zip(self.names, variables, strict=True):
+                yield f"{prefix}/{name}", variable

@@ -1,0 +1,90 @@
+"""Everything that decides what a training gives, beside the data."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgekit.errors import RefusedError, UnknownNameError
+from edgekit.model.config import TransformerConfig
+from edgekit.model.sizes import SIZES, named_config
+from edgekit.program import Framework
+from edgekit.text.processor import TokenizerKind
+
+
+class TrainSettings(BaseModel):
+    """Settings of one training; the same settings and data give the same weights in the same framework.
+
+    `warmup_fraction` is of all steps; the learning rate then falls to 0 along a cosine. `average_decay` is that of
+    the moving average of the weights which is validated and kept (0: the weights themselves). `patience` is the
+    number of epochs without a better validation accuracy after which training stops (0: never).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    framework: Framework = "torch"
+    task: Literal["classify"] = "classify"
+    size: str = "nano"
+    tokenizer: TokenizerKind = "bpe"
+    vocab_size: int = Field(default=4096, ge=1)
+    max_length: int = Field(default=64, ge=2)
+    lowercase: bool = False
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    activation: Literal["gelu", "relu"] = "gelu"
+    positions: Literal["learned", "rotary"] = "learned"
+    pooling: Literal["mean", "first"] = "mean"
+    shared_layers: bool = False
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    clip_norm: float = Field(default=1.0, gt=0)
+    average_decay: float = Field(default=0.998, ge=0, lt=1)
+    patience: int = Field(default=8, ge=0)
+    seed: int = Field(default=0, ge=0)
+
+    def model_config_for(self, *, vocab_size: int, num_labels: int) -> TransformerConfig:
+        """Return the configuration of the model to train, for the vocabulary and labels that the data has."""
+        options: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("max_length", "norm", "activation", "positions", "pooling", "shared_layers", "dropout")
+        }
+        return named_config(self.size, vocab_size=vocab_size, num_labels=num_labels, **options)
+
+
+def make_settings(values: Mapping[str, Any]) -> TrainSettings:
+    """Return settings from what a user gave.
+
+    Raises UnknownNameError for a name that does not exist, RefusedError for a value out of range.
+    """
+    choices = {"size": tuple(SIZES)}
+    for name, field in TrainSettings.model_fields.items():
+        if get_origin(field.annotation) is Literal:
+            choices[name] = get_args(field.annotation)
+    for name, known in choices.items():
+        if name in values and values[name] not in known:
+            raise UnknownNameError(name, str(values[name]), known)
+    try:
+        return TrainSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        raise RefusedError(f"--{option} {first['input']}: {first['msg'].lower()}") from error
+
+
+def learning_rate_at(settings: TrainSettings, step: int, total_steps: int) -> float:
+    """Return the learning rate of a step (from 0): linear warm-up, then half a cosine down to 0."""
+    warmup = int(settings.warmup_fraction * total_steps)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total_steps - warmup)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def average_decay_at(settings: TrainSettings, step: int) -> float:
+    """Return the decay of the weights' moving average at a step (from 0): short at first, to forget the start."""
+    return min(settings.average_decay, (1 + step) / (10 + step))

@@ -1,0 +1,93 @@
+"""What the training loop asks of a framework: a Trainer, the same arithmetic in PyTorch and in Keras."""
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.extras import check_installed
+from edgekit.model.config import TransformerConfig
+from edgekit.model.weights import Weights
+from edgekit.program import Framework
+from edgekit.train.batches import Batch
+from edgekit.train.settings import TrainSettings
+
+# AdamW (arXiv:1711.05101) as PyTorch computes it: epsilon is added to the corrected root.
+BETA1, BETA2, EPSILON = 0.9, 0.98, 1e-8
+CLIP_EPSILON = 1e-6  # what torch.nn.utils.clip_grad_norm_ adds to the norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPlan:
+    """What changes from step to step: `step` counts from 0, `seed` is for this step's dropout."""
+
+    step: int
+    learning_rate: float
+    average_decay: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """Mean loss of a batch before its update, and how many of its examples were right."""
+
+    loss: float
+    correct: int
+
+
+class Trainer(Protocol):
+    """A model being trained, its optimiser, and the moving average of its weights."""
+
+    def step(self, batch: Batch, plan: StepPlan) -> StepResult:
+        """Take one training step."""
+
+    def logits(self, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return the averaged weights' logits, float32 [batch, num_labels], without dropout."""
+
+    def weights(self) -> Weights:
+        """Return a copy of the averaged weights by neutral name."""
+
+    def state(self) -> Weights:
+        """Return a copy of everything that the next steps depend on."""
+
+    def load_state(self, state: Weights) -> None:
+        """Continue from what `state` returned."""
+
+
+def decays(name: str) -> bool:
+    """Tell whether weight decay applies to a parameter: not to norms and biases."""
+    return not name.endswith(".bias") and "norm." not in name
+
+
+def set_tensorflow_environment() -> None:
+    """Set what TensorFlow reads once, when it is first imported; what the user has set stays.
+
+    oneDNN's rounding depends on the processor and on which of its kernels it chooses, and TensorFlow 2.21 prints a
+    page about it whatever the log level.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+
+def check_framework(framework: Framework) -> None:
+    """Raise MissingExtraError where a framework is not installed; import nothing."""
+    modules = ("torch",) if framework == "torch" else ("tensorflow", "keras")
+    check_installed(modules, f"--framework {framework}")
+
+
+def make_trainer(config: TransformerConfig, weights: Weights, settings: TrainSettings) -> Trainer:
+    """Return the trainer of the framework that `settings` names; imports that framework and no other.
+
+    Raises MissingExtraError where it is not installed.
+    """
+    check_framework(settings.framework)
+    if settings.framework == "torch":
+        from edgekit.train.pytorch import PytorchTrainer
+
+        return PytorchTrainer(config, weights, settings)
+    set_tensorflow_environment()
+    from edgekit.train.keras import KerasTrainer
+
+    return KerasTrainer(config, weights, settings)
