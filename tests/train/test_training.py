@@ -175,6 +175,7 @@ def test_a_missing_framework_names_its_extra(
 WRITE_LOG = """
 import sys
 from pathlib import Path
+from edgekit.train.logs import TensorBoardLog
 from edgekit.train.loop import EpochRecord, Position
 from edgekit.train.trainer import StepResult
 log = TensorBoardLog(Path(sys.argv[1]), sys.argv[2])
