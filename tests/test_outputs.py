@@ -66,9 +66,14 @@ def test_force_never_replaces_what_edgekit_did_not_write(tmp_path: Path) -> None
 
 def test_an_error_inside_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.edgekit"
-    with pytest.raises(ValueError, match="inside"), atomic_directory(path, force=False, marker="m") as folder:
-        (folder / "half").write_text("x")
-        raise ValueError("inside")
+
+    def fail_inside() -> None:
+        with atomic_directory(path, force=False, marker="m") as folder:
+            (folder / "half").write_text("x")
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fail_inside()
     assert not path.exists()
     assert leftovers(tmp_path) == []
 
@@ -105,7 +110,7 @@ SLOW_WRITER = textwrap.dedent(
     from pathlib import Path
     from edgekit.outputs import atomic_directory, scratch_directory
     path = Path(sys.argv[1])
-    with scratch_directory(path.parent) as scratch, atomic_directory(path, force=True, marker="manifest.json") as folder:
+    with scratch_directory(path.parent), atomic_directory(path, force=True, marker="manifest.json") as folder:
         (folder / "manifest.json").write_text("half")
         print("ready", flush=True)
         time.sleep(60)

@@ -72,7 +72,10 @@ def test_kill_running_ends_children_that_threads_wait_for() -> None:
 
 def test_standard_input_closes_when_the_parent_dies(tmp_path: Path) -> None:
     child = f"import sys,os; open({str(tmp_path / 'pid')!r},'w').write(str(os.getpid())); sys.stdin.read()"
-    parent = f"from edgekit.processes import run_process; import sys; run_process([sys.executable,'-c',{child!r}], timeout_s=600)"
+    parent = (
+        "from edgekit.processes import run_process; import sys; "
+        f"run_process([sys.executable,'-c',{child!r}], timeout_s=600)"
+    )
     pid = os.spawnv(os.P_NOWAIT, sys.executable, python(parent))
     deadline = time.monotonic() + 30
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():

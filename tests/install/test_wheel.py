@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,11 +35,11 @@ def find_python(version: str) -> str:
     for candidate in candidates:
         if candidate and subprocess.run([candidate, "-c", "pass"], capture_output=True, check=False).returncode == 0:
             return candidate
-    lacking(f"Python {version}")
+    return lacking(f"Python {version}")
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build sdist and wheel from a copy, so that nothing of the working tree but its files has a part."""
     copy = tmp_path_factory.mktemp("source") / "edgekit"
     ignore = shutil.ignore_patterns(
@@ -50,7 +49,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     run(sys.executable, "-m", "build", "--outdir", copy.parent / "dist", copy, cwd=copy.parent)
     built = list((copy.parent / "dist").glob("*.whl"))
     assert len(built) == 1
-    yield built[0]
+    return built[0]
 
 
 @pytest.fixture(scope="module")
