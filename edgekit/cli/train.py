@@ -48,6 +48,16 @@ def run_train(  # one parameter per option, as Typer wants them
         int, typer.Option(min=2, help="Longest text in tokens; the rest is cut.", rich_help_panel=_MODEL)
     ] = 64,
     lowercase: Annotated[bool, typer.Option(help="Lower-case texts.", rich_help_panel=_MODEL)] = False,
+    strip_placeholders: Annotated[
+        bool, typer.Option(help="Take %s, %(name)d and {name} for a space.", rich_help_panel=_MODEL)
+    ] = False,
+    hidden_size: Annotated[int | None, typer.Option(help="Else that of --size.", rich_help_panel=_MODEL)] = None,
+    num_layers: Annotated[int | None, typer.Option(help="Else that of --size.", rich_help_panel=_MODEL)] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Else that of --size.", rich_help_panel=_MODEL)] = None,
+    ffn_size: Annotated[int | None, typer.Option(help="Else that of --size.", rich_help_panel=_MODEL)] = None,
+    embedding_size: Annotated[
+        int | None, typer.Option(help="Else that of --size; 0: not factorised.", rich_help_panel=_MODEL)
+    ] = None,
     norm: Annotated[str, typer.Option(help="layernorm or rmsnorm.", rich_help_panel=_MODEL)] = "layernorm",
     activation: Annotated[str, typer.Option(help="gelu or relu.", rich_help_panel=_MODEL)] = "gelu",
     positions: Annotated[str, typer.Option(help="learned or rotary.", rich_help_panel=_MODEL)] = "learned",
@@ -66,6 +76,16 @@ def run_train(  # one parameter per option, as Typer wants them
     ] = 0.05,
     label_smoothing: Annotated[float, typer.Option(help="Spread over all labels.", rich_help_panel=_TRAINING)] = 0.05,
     dropout: Annotated[float, typer.Option(help="Dropout.", rich_help_panel=_TRAINING)] = 0.1,
+    crop: Annotated[float, typer.Option(help="Share of texts cropped to some words.", rich_help_panel=_TRAINING)] = 0.0,
+    join: Annotated[
+        float, typer.Option(help="Share of texts joined with another of their label.", rich_help_panel=_TRAINING)
+    ] = 0.0,
+    cut: Annotated[
+        float, typer.Option(help="Share of texts cut inside words, to vary bpe's subwords.", rich_help_panel=_TRAINING)
+    ] = 0.0,
+    cut_rate: Annotated[
+        float, typer.Option(help="Share of a cut text's characters that start a piece.", rich_help_panel=_TRAINING)
+    ] = 0.1,
     clip_norm: Annotated[
         float, typer.Option(help="Longest gradient, over all weights.", rich_help_panel=_TRAINING)
     ] = 1.0,

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from edgekit.errors import CheckpointError, DataError, RefusedError, UnknownNameError
 
@@ -15,6 +15,9 @@ TokenizerKind = Literal["byte", "bpe", "wordpiece"]
 TOKENIZER_KINDS: tuple[TokenizerKind, ...] = get_args(TokenizerKind)
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[UNK]")  # their places are their ids
 PAD_ID, CLS_ID, UNK_ID = range(3)
+CUT = "\ue000"  # private use: where `with_cuts` ends a piece
+# printf and str.format: the same in every language, and so no evidence for any
+_PLACEHOLDER = r"%(\(\w*\))?[-0-9.]*[sdif]|\{\w*\}"
 BYTE_VOCAB_SIZE = len(SPECIAL_TOKENS) + 256
 
 
@@ -66,6 +69,16 @@ class Processor:
         except (TypeError, UnicodeEncodeError) as error:
             raise DataError(f"can't tokenize a text that is not valid Unicode: {_first_bad(texts)!a}") from error
 
+    def with_cuts(self) -> "Processor":
+        """Return a processor for training on varied text: the same, but a piece also ends at each CUT in a text.
+
+        Only for bpe: WordPiece takes what follows a cut for the start of a word.
+        """
+        tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        split = pre_tokenizers.Split(CUT, "removed")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, tokenizer.pre_tokenizer])
+        return Processor(tokenizer)
+
     def encode_padded(self, texts: Sequence[str], length: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return ids and mask, int32 [n, length] each: 1 in the mask is a token, 0 padding; longer texts are cut."""
         return pad_ids([ids[:length] for ids in self.encode(texts)], length)
@@ -82,13 +95,20 @@ def pad_ids(rows: Sequence[Sequence[int]], length: int) -> tuple[NDArray[np.int3
 
 
 def train_processor(
-    kind: str, texts: Iterable[str], vocab_size: int, *, max_length: int = 64, lowercase: bool = False
+    kind: str,
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    max_length: int = 64,
+    lowercase: bool = False,
+    strip_placeholders: bool = False,
 ) -> Processor:
     """Learn a tokenizer from `texts`; `vocab_size` includes the special tokens (`byte` always has 259).
 
     `byte` is one id per UTF-8 byte, `bpe` merges bytes (so nothing is ever unknown), `wordpiece` merges characters
     and splits as BERT does; characters that are too rare for half the vocabulary are unknown to it.
-    The same texts in the same order give the same tokenizer.
+    `strip_placeholders` takes %s, %(name)d and {name} for a space. The same texts in the same order give the same
+    tokenizer.
 
     Raises UnknownNameError for another kind, RefusedError for a vocabulary that is too small.
     """
@@ -98,21 +118,28 @@ def train_processor(
         raise RefusedError(
             f"--vocab-size {vocab_size} is too small: 256 bytes and the special tokens alone are {BYTE_VOCAB_SIZE}"
         )
+    normalizer = _normalizer(lowercase, strip_placeholders)
     if kind == "wordpiece":
-        tokenizer = _train_wordpiece(list(texts), vocab_size, lowercase)
+        tokenizer = _train_wordpiece(list(texts), vocab_size, normalizer)
     else:
-        tokenizer = _train_byte_level(texts, vocab_size, lowercase, merges=kind == "bpe")
+        tokenizer = _train_byte_level(texts, vocab_size, normalizer, merges=kind == "bpe")
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", CLS_ID)])
     tokenizer.enable_truncation(max_length)
     return Processor(tokenizer)
 
 
-def _train_byte_level(texts: Iterable[str], vocab_size: int, lowercase: bool, *, merges: bool) -> Tokenizer:
+def _normalizer(lowercase: bool, strip_placeholders: bool) -> list[Any]:
+    placeholders = [normalizers.Replace(Regex(_PLACEHOLDER), " ")] if strip_placeholders else []
+    return [normalizers.NFC(), *placeholders, *([normalizers.Lowercase()] if lowercase else [])]
+
+
+def _train_byte_level(texts: Iterable[str], vocab_size: int, steps: list[Any], *, merges: bool) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    steps = [normalizers.NFC(), *([normalizers.Lowercase()] if lowercase else [])]
+    if merges:  # a word is the same at the start of a text as inside it, and white space is only a border
+        steps = [*steps, normalizers.Prepend(" "), normalizers.Replace(Regex(r"\s+"), " ")]
     tokenizer.normalizer = normalizers.Sequence(steps)
     # The regular expression splits into words, so that no merge crosses one; without merges it is only time lost.
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=merges, use_regex=merges)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=merges)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size if merges else BYTE_VOCAB_SIZE,
@@ -125,9 +152,11 @@ def _train_byte_level(texts: Iterable[str], vocab_size: int, lowercase: bool, *,
     return tokenizer
 
 
-def _train_wordpiece(texts: Sequence[str], vocab_size: int, lowercase: bool) -> Tokenizer:
+def _train_wordpiece(texts: Sequence[str], vocab_size: int, steps: list[Any]) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
+    tokenizer.normalizer = normalizers.Sequence(
+        [*steps, normalizers.BertNormalizer(lowercase=False, strip_accents=False)]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     first, later = _characters(tokenizer, texts, limit=vocab_size // 2)

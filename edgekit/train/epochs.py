@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from edgekit.text.augment import augment_texts
 from edgekit.text.datasets import Example
 from edgekit.text.processor import Processor
 from edgekit.train.batches import Batch, draw_batches
@@ -27,7 +28,9 @@ class TextEpochs:
         self, examples: Sequence[Example], labels: Sequence[str], processor: Processor, settings: TrainSettings
     ) -> None:
         self._settings = settings
+        self._texts = [example.text for example in examples]
         self._held = encode_examples(examples, labels, processor)
+        self._cutting = processor.with_cuts()
 
     @property
     def examples(self) -> int:
@@ -37,4 +40,8 @@ class TextEpochs:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Return the batches of an epoch, counted from 0."""
         generator = np.random.default_rng([self._settings.seed, epoch])
-        return draw_batches(self._held.rows, self._held.labels, self._settings.batch_size, generator)
+        rows = self._held.rows
+        if self._settings.augmentation.changes_text:
+            texts = augment_texts(self._texts, self._held.labels, self._settings.augmentation, generator)
+            rows = self._cutting.encode(texts)
+        return draw_batches(rows, self._held.labels, self._settings.batch_size, generator)

@@ -10,12 +10,15 @@ from edgekit.errors import RefusedError, UnknownNameError
 from edgekit.model.config import TransformerConfig
 from edgekit.model.sizes import SIZES, named_config
 from edgekit.program import Framework
+from edgekit.text.augment import Augmentation
 from edgekit.text.processor import TokenizerKind
 
 
 class TrainSettings(BaseModel):
     """Settings of one training; the same settings and data give the same weights in the same framework.
 
+    `hidden_size` to `embedding_size` replace those of the named size where they are given (`embedding_size` 0: not
+    factorised). `crop`, `join`, `cut` and `cut_rate` are those of Augmentation.
     `warmup_fraction` is of all steps; the learning rate then falls to 0 along a cosine. `average_decay` is that of
     the moving average of the weights which is validated and kept (0: the weights themselves). `patience` is the
     number of epochs without a better validation accuracy after which training stops (0: never).
@@ -30,6 +33,12 @@ class TrainSettings(BaseModel):
     vocab_size: int = Field(default=4096, ge=1)
     max_length: int = Field(default=64, ge=2)
     lowercase: bool = False
+    strip_placeholders: bool = False
+    hidden_size: int | None = Field(default=None, ge=1)
+    num_layers: int | None = Field(default=None, ge=1)
+    num_heads: int | None = Field(default=None, ge=1)
+    ffn_size: int | None = Field(default=None, ge=1)
+    embedding_size: int | None = Field(default=None, ge=0)
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     activation: Literal["gelu", "relu"] = "gelu"
     positions: Literal["learned", "rotary"] = "learned"
@@ -42,18 +51,36 @@ class TrainSettings(BaseModel):
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    crop: float = Field(default=0.0, ge=0, le=1)
+    join: float = Field(default=0.0, ge=0, le=1)
+    cut: float = Field(default=0.0, ge=0, le=1)
+    cut_rate: float = Field(default=0.1, gt=0, le=0.5)
     clip_norm: float = Field(default=1.0, gt=0)
     average_decay: float = Field(default=0.998, ge=0, lt=1)
     patience: int = Field(default=8, ge=0)
     seed: int = Field(default=0, ge=0)
 
+    @property
+    def augmentation(self) -> Augmentation:
+        """How training texts are varied."""
+        return Augmentation(crop=self.crop, join=self.join, cut=self.cut, cut_rate=self.cut_rate)
+
     def model_config_for(self, *, vocab_size: int, num_labels: int) -> TransformerConfig:
-        """Return the configuration of the model to train, for the vocabulary and labels that the data has."""
+        """Return the configuration of the model to train, for the vocabulary and labels that the data has.
+
+        Raises UnknownNameError for an unknown size, RefusedError for sizes that do not go together.
+        """
         options: dict[str, Any] = {
             name: getattr(self, name)
             for name in ("max_length", "norm", "activation", "positions", "pooling", "shared_layers", "dropout")
         }
-        return named_config(self.size, vocab_size=vocab_size, num_labels=num_labels, **options)
+        for name in ("hidden_size", "num_layers", "num_heads", "ffn_size", "embedding_size"):
+            if getattr(self, name) is not None:
+                options[name] = getattr(self, name) or None
+        try:
+            return named_config(self.size, vocab_size=vocab_size, num_labels=num_labels, **options)
+        except ValidationError as error:
+            raise RefusedError(f"no such model: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
 
 
 def make_settings(values: Mapping[str, Any]) -> TrainSettings:
@@ -68,6 +95,8 @@ def make_settings(values: Mapping[str, Any]) -> TrainSettings:
     for name, known in choices.items():
         if name in values and values[name] not in known:
             raise UnknownNameError(name, str(values[name]), known)
+    if values.get("cut") and values.get("tokenizer", "bpe") != "bpe":
+        raise RefusedError(f"--cut varies the subwords of --tokenizer bpe; {values['tokenizer']} has none to vary")
     try:
         return TrainSettings(**values)
     except ValidationError as error:

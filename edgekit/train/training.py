@@ -80,6 +80,7 @@ def prepare_training(settings: TrainSettings, spec: DataSpec, output: Path, *, f
         settings.vocab_size,
         max_length=settings.max_length,
         lowercase=settings.lowercase,
+        strip_placeholders=settings.strip_placeholders,
     )
     config = settings.model_config_for(vocab_size=processor.vocab_size, num_labels=len(dataset.labels))
     return Prepared(settings=settings, dataset=dataset, processor=processor, config=config)

@@ -80,6 +80,21 @@ def test_lowercase() -> None:
     assert lower.encode(["DATEI"]) == lower.encode(["datei"])
 
 
+@pytest.mark.parametrize("kind", TOKENIZER_KINDS)
+def test_placeholders_can_be_left_out(kind: str) -> None:
+    texts = [*TEXTS, "%(count)d files in {folder}, %s, 100 %"]
+    processor = train_processor(kind, texts, SIZES[kind] + 20, strip_placeholders=True)
+    assert processor.encode(["a %(name)s b {name} c"]) == processor.encode(["a   b   c"])
+    assert processor.encode(["a 50 %"]) != processor.encode(["a 50  "])
+
+
+def test_bpe_sees_a_word_alike_everywhere_and_white_space_as_a_border() -> None:
+    bpe = train_processor("bpe", TEXTS, 300)
+    word = bpe.encode(["Datei"])[0][1:]
+    assert bpe.encode(["Save Datei"])[0][-len(word) :] == word
+    assert bpe.encode(["Save \n\t Datei"]) == bpe.encode(["Save Datei"])
+
+
 def test_refusals() -> None:
     with pytest.raises(UnknownNameError, match="did you mean wordpiece"):
         train_processor("word-piece", TEXTS, 300)

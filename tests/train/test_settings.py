@@ -59,3 +59,15 @@ def test_the_command_has_the_same_defaults() -> None:
     for name in ("text_column", "label_column", "source_column"):
         assert options[name] == getattr(spec, name)
     assert (options["test_fraction"], options["validation_fraction"]) == (spec.split.test, spec.split.validation)
+
+
+def test_sizes_can_be_replaced() -> None:
+    config = TrainSettings(hidden_size=96, num_heads=3, embedding_size=0).model_config_for(vocab_size=300, num_labels=4)
+    assert (config.hidden_size, config.num_heads, config.embedding_size, config.num_layers) == (96, 3, None, 2)
+    with pytest.raises(RefusedError, match="not a multiple of num_heads"):
+        TrainSettings(hidden_size=100, num_heads=3).model_config_for(vocab_size=300, num_labels=4)
+
+
+def test_cuts_need_subwords() -> None:
+    with pytest.raises(RefusedError, match="--cut"):
+        make_settings({"cut": 0.5, "tokenizer": "wordpiece"})

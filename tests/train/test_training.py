@@ -87,7 +87,7 @@ def test_the_same_settings_give_the_same_weights(spec: DataSpec, small_settings:
 def test_resumed_training_ends_as_the_uninterrupted_one(
     framework: Framework, spec: DataSpec, small_settings: Settings, tmp_path: Path
 ) -> None:
-    settings = small_settings(framework=framework)
+    settings = small_settings(framework=framework, crop=0.3, join=0.2)
     train(settings, spec, tmp_path / "whole")
     output = tmp_path / "parts"
     outcome = train(settings, spec, output, should_stop=stop_after(13))  # within the second epoch
