@@ -47,9 +47,10 @@ def run_train(  # one parameter per option, as Typer wants them
     max_length: Annotated[
         int, typer.Option(min=2, help="Longest text in tokens; the rest is cut.", rich_help_panel=_MODEL)
     ] = 64,
-    lowercase: Annotated[bool, typer.Option(help="Lower-case texts.", rich_help_panel=_MODEL)] = False,
+    lowercase: Annotated[bool, typer.Option("--lowercase", help="Lower-case texts.", rich_help_panel=_MODEL)] = False,
     strip_placeholders: Annotated[
-        bool, typer.Option(help="Take %s, %(name)d and {name} for a space.", rich_help_panel=_MODEL)
+        bool,
+        typer.Option("--strip-placeholders", help="Take %s, %(name)d and {name} for a space.", rich_help_panel=_MODEL),
     ] = False,
     hidden_size: Annotated[int | None, typer.Option(help="Else that of --size.", rich_help_panel=_MODEL)] = None,
     num_layers: Annotated[int | None, typer.Option(help="Else that of --size.", rich_help_panel=_MODEL)] = None,
@@ -63,7 +64,7 @@ def run_train(  # one parameter per option, as Typer wants them
     positions: Annotated[str, typer.Option(help="learned or rotary.", rich_help_panel=_MODEL)] = "learned",
     pooling: Annotated[str, typer.Option(help="mean or first.", rich_help_panel=_MODEL)] = "mean",
     shared_layers: Annotated[
-        bool, typer.Option(help="One block of weights for all layers.", rich_help_panel=_MODEL)
+        bool, typer.Option("--shared-layers", help="One block of weights for all layers.", rich_help_panel=_MODEL)
     ] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.", rich_help_panel=_TRAINING)] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per step.", rich_help_panel=_TRAINING)] = 64,

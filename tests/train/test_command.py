@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 from edgekit.checkpoint import content_sha256, load_checkpoint
 from edgekit.cli.main import app
 from edgekit.errors import EdgekitError
+from edgekit.processes import run_process
 from edgekit.train.state import state_path
 
+ROOT = str(Path(__file__).parents[2])
 SMALL = [
     "--tokenizer=byte",
     "--max-length=24",
@@ -70,6 +72,14 @@ def test_refusals(arguments: list[str], tmp_path: Path) -> None:
     assert "language 'deutsch'" in refusal(["train", "--languages=deutsch,fr", "-o", str(tmp_path / "m")])
 
 
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys, edgekit.cli.train; print(*sys.modules)"
+    result = run_process([sys.executable, "-c", code], timeout_s=60, env={"PYTHONPATH": ROOT})
+    assert result.returncode == 0, result.stderr
+    assert {"numpy", "pydantic", "tokenizers", "torch", "tensorflow"}.isdisjoint(result.stdout.split())
+    assert "--resume" in run(["train", "--help"])
+
+
 def wait_for(path: Path, words: bytes, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 120
     while words not in path.read_bytes():
@@ -83,10 +93,9 @@ def test_ctrl_c_saves_and_resume_ends_alike(arguments: list[str], tmp_path: Path
     run([*arguments, "--epochs=30", "--patience=0", "-o", str(whole)])
     remarks = tmp_path / "remarks"
     command = [sys.executable, "-P", "-m", "edgekit", *arguments, "--epochs=30", "--patience=0", "-o", str(parts)]
-    root = str(Path(__file__).parents[2])
     with remarks.open("wb") as stderr:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}
+            command, stdout=subprocess.PIPE, stderr=stderr, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ROOT}
         )
         wait_for(remarks, b"epoch 2/30", process)
         process.send_signal(signal.SIGINT)
