@@ -50,7 +50,7 @@ def run_train(  # one parameter per option, as Typer wants them
     lowercase: Annotated[bool, typer.Option("--lowercase", help="Lower-case texts.", rich_help_panel=_MODEL)] = False,
     strip_placeholders: Annotated[
         bool,
-        typer.Option("--strip-placeholders", help="Take %s, %(name)d and {name} for a space.", rich_help_panel=_MODEL),
+        typer.Option("--strip-placeholders", help="Take %s and {name} for a space.", rich_help_panel=_MODEL),
     ] = False,
     hidden_size: Annotated[int | None, typer.Option(help="Else that of --size.", rich_help_panel=_MODEL)] = None,
     num_layers: Annotated[int | None, typer.Option(help="Else that of --size.", rich_help_panel=_MODEL)] = None,

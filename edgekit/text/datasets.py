@@ -90,8 +90,9 @@ def load_dataset(spec: DataSpec) -> Dataset:
     rows = _read(spec)
     labels = tuple(sorted({row.label for row in rows.rows}))
     if len(labels) < 2:
+        option = "--languages" if spec.source == NAME else "--label-column"
         raise DataError(
-            f"{spec.source} has one label only, {labels[0]!r}: a classifier needs at least two (--label-column?)"
+            f"{spec.source} has one label only, {labels[0]!r}: a classifier needs at least two (check {option})"
         )
     if spec.source != NAME:  # a record must name the file from any working folder
         spec = spec.model_copy(update={"source": str(Path(spec.source).expanduser().absolute())})

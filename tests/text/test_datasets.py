@@ -241,6 +241,11 @@ def test_ui_strings_are_read_alike_again(german_and_portuguese: Dataset) -> None
         reload_data(other)
 
 
+def test_a_single_language() -> None:
+    with pytest.raises(DataError, match="one label only, 'de'.*--languages"):
+        load_dataset(DataSpec(source="ui-strings", languages=("de",)))
+
+
 def test_an_unknown_language() -> None:
     with pytest.raises(UnknownNameError, match="did you mean"):
         load_dataset(DataSpec(source="ui-strings", languages=("de", "zh_hans")))
