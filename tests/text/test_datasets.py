@@ -242,7 +242,7 @@ def test_ui_strings_are_read_alike_again(german_and_portuguese: Dataset) -> None
 
 
 def test_a_single_language() -> None:
-    with pytest.raises(DataError, match="one label only, 'de'.*--languages"):
+    with pytest.raises(DataError, match=r"one label only, 'de'.*--languages"):
         load_dataset(DataSpec(source="ui-strings", languages=("de",)))
 
 
