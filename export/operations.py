@@ -1,12 +1,13 @@
 """What a worker does for each kind of job: convert, compress, and compute references."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgekit.export.describe import describe_file
+from edgekit.export.checks import check_signatures, check_weights
+from edgekit.export.describe import SignatureDescription, describe_file
 from edgekit.export.jobs import Job, JobDetails, JobResult, WeightCount
 
 from edgekit.errors import EdgekitError, RefusedError
@@ -35,25 +36,41 @@ def run_job(job: Job) -> JobResult:
 def _convert(job: Job) -> JobResult:
     program = open_source(_source(job), length=job.length)
     convert = _converter(str(job.target))
-    source_weights = count_parameters(program)
-    return _write(job, lambda path: convert(program, path, scheme=job.scheme), source_weights)
+    return _write(
+        job,
+        lambda path: convert(program, path, scheme=job.scheme),
+        source_weights=count_parameters(program),
+        signatures=program.signatures,
+    )
 
 
 def _compress(job: Job) -> JobResult:
     source = Path(str(job.input))
     compress = _compressor(str(job.target), job.scheme)
-    return _write(job, lambda path: compress(source, path), describe_file(source).weights)
+    before = describe_file(source)
+    return _write(
+        job,
+        lambda path: compress(source, path),
+        source_weights=before.weights,
+        signatures=before.signatures,
+    )
 
 
-def _write(job: Job, write: Callable[[Path], None], source_weights: dict[str, WeightCount]) -> JobResult:
-    """Let `write` make the output in the temporary folder, read it back, and move it to its place."""
+def _write(
+    job: Job,
+    write: Callable[[Path], None],
+    *,
+    source_weights: dict[str, WeightCount],
+    signatures: Sequence[Signature] | Sequence[SignatureDescription],
+) -> JobResult:
+    """Let `write` make the output in the temporary folder, read it back and check it, and move it to its place."""
     output = Path(job.output)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / output.name
         write(path)
         description = describe_file(path)
-        if not description.weights:
-            raise RuntimeError(f"the converter wrote {output.name} without any weights")
+        check_signatures(description, signatures)
+        check_weights(description, job.scheme)
         path.replace(output)
     return JobResult(
         ok=True,

@@ -6,6 +6,7 @@ which holds the token table (the largest weight) of files that TensorFlow's conv
 added.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 from edgekit.export.float16 import check_range
 
-#: smaller constants (biases, scales, epsilons) stay float32, as TensorFlow's converter leaves them
-MINIMUM_ELEMENTS = 1024
+#: vectors (biases, scales) and tiny tables stay float32: unpacking them costs more than they weigh
+MINIMUM_ELEMENTS = 64
 
 
 def store_as_float16(source: Path, output: Path) -> None:
-    """Write the float32 file `source` to `output`, its constants of 1024 elements or more as float16.
+    """Write the float32 file `source` to `output`, its matrices and tables as float16.
 
     Raises RefusedError where a weight lies beyond ±65504.
     """
@@ -47,15 +48,16 @@ def _compress_subgraph(model: Any, subgraph: Any, opcode: int) -> None:
 
 
 def _compressible(model: Any, subgraph: Any) -> list[int]:
-    """Indices of the subgraph's large float32 constants, in order; one that is an output itself is left alone."""
+    """Indices of the subgraph's float32 matrices and tables, in order; one that is an output itself is left alone."""
     wanted = []
     for index, tensor in enumerate(subgraph.tensors):
         data = model.buffers[tensor.buffer].data
-        elements = int(np.prod(tensor.shape)) if tensor.shape is not None else 1
+        sizes = [int(size) for size in tensor.shape] if tensor.shape is not None else []
         if (
             tensor.type == schema.TensorType.FLOAT32
             and data is not None
-            and elements >= MINIMUM_ELEMENTS
+            and sum(size > 1 for size in sizes) >= 2
+            and math.prod(sizes) >= MINIMUM_ELEMENTS
             and index not in subgraph.outputs
         ):
             wanted.append(index)

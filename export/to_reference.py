@@ -1,5 +1,6 @@
 """References for servers: a TensorFlow SavedModel and a PyTorch `.pt2`, float32, each from its own framework only."""
 
+import io
 from pathlib import Path
 
 from edgekit.errors import RefusedError
@@ -28,7 +29,9 @@ def convert_pt2(program: Program, output: Path, *, scheme: str = "none") -> None
     import torch
     from edgekit.export.torch_modules import captured
 
-    torch.export.save(captured(program, program.signatures[0]), output)
+    archive = io.BytesIO()  # torch 2.13 aborts the process where its own writer meets a full disk
+    torch.export.save(captured(program, program.signatures[0]), archive)
+    output.write_bytes(archive.getvalue())
 
 
 def _check(program: Program, framework: Framework, target: str, scheme: str) -> None:

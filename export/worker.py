@@ -43,6 +43,9 @@ ENVIRONMENT = {
     "TQDM_DISABLE": "1",  # coremltools' progress bars
 }
 
+#: with less than this left, a failure is one of the disk: C++ writers fail with texts of their own, or write less
+NEARLY_FULL_BYTES = 16_384
+
 
 def main(argv: list[str]) -> int:
     """Run the job whose file is the only argument; return the exit code."""
@@ -83,7 +86,7 @@ def attempt(job: Job) -> JobResult:
 
 def explain(error: Exception, output: Path) -> JobError:
     """One clear line for an error: edgekit's own as it is, a full disk as such, a library's with its class."""
-    if is_disk_full(error):
+    if is_disk_full(error) or shutil.disk_usage(output.parent).free < NEARLY_FULL_BYTES:
         return JobError(kind="OutputError", message=f"can't write {output}: the disk is full")
     if isinstance(error, EdgekitError):
         return JobError(kind=type(error).__name__, message=str(error))

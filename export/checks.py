@@ -1,0 +1,54 @@
+"""What a written file must hold before it leaves its worker: the program's signatures, and weights in its scheme."""
+
+from collections.abc import Sequence
+
+from edgekit.export.describe import FileDescription, SignatureDescription
+
+from edgekit.errors import ExportError
+from edgekit.program import Signature
+
+Ports = dict[str, tuple[str, tuple[int | str, ...]]]
+
+
+def check_signatures(
+    description: FileDescription, expected: Sequence[Signature] | Sequence[SignatureDescription]
+) -> None:
+    """Raise ExportError unless the file has exactly the expected signatures: names, dtypes and shapes.
+
+    Formats keep inputs in orders of their own, so order does not count.
+    """
+    found = {s.name: (_ports(s, "inputs"), _ports(s, "outputs")) for s in description.signatures}
+    for signature in expected:
+        if signature.name not in found:
+            known = ", ".join(sorted(found)) or "none"
+            raise ExportError(f"the {description.format} file lacks the signature {signature.name!r}: it has {known}")
+        for side, ports in zip(("inputs", "outputs"), found[signature.name], strict=True):
+            wanted = _ports(signature, side)
+            if ports != wanted:
+                raise ExportError(f"the {description.format} file's {side} are {_text(ports)}, not {_text(wanted)}")
+    if len(found) != len(expected):
+        raise ExportError(f"the {description.format} file has signatures that were not asked for: {sorted(found)}")
+
+
+def check_weights(description: FileDescription, scheme: str) -> None:
+    """Raise ExportError for a file without weights, or whose largest ones are not in the scheme's dtype.
+
+    Converters have written files that load and run without any weights; quantizers have changed nothing and said
+    nothing.
+    """
+    floats = [tensor for tensor in description.largest if tensor.dtype.startswith(("float", "bfloat"))]
+    if not floats:
+        raise ExportError(f"the {description.format} file was written without its weights")
+    wanted = {"none": "float32", "fp16": "float16"}[scheme]
+    if floats[0].dtype != wanted:
+        raise ExportError(
+            f"{scheme} did not take: the largest weight, {floats[0].name!r}, is {floats[0].dtype}, not {wanted}"
+        )
+
+
+def _ports(signature: Signature | SignatureDescription, side: str) -> Ports:
+    return {port.name: (port.dtype, tuple(port.shape)) for port in getattr(signature, side)}
+
+
+def _text(ports: Ports) -> str:
+    return ", ".join(f"{name} {dtype} {list(shape)}" for name, (dtype, shape) in sorted(ports.items()))
