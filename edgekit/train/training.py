@@ -14,7 +14,7 @@ from edgekit.extras import installed_version
 from edgekit.model.config import TransformerConfig
 from edgekit.model.sizes import parameter_count
 from edgekit.model.weights import Weights, initial_weights
-from edgekit.outputs import check_replaceable
+from edgekit.outputs import check_replaceable, scratch_directory
 from edgekit.text.datasets import Dataset, DataSpec, DataSummary, load_dataset, reload_data
 from edgekit.text.processor import Processor, train_processor
 from edgekit.train.epochs import TextEpochs, encode_examples
@@ -72,7 +72,7 @@ def prepare_training(settings: TrainSettings, spec: DataSpec, output: Path, *, f
     """
     settings.model_config_for(vocab_size=settings.vocab_size, num_labels=2)
     check_framework(settings.framework)
-    check_replaceable(output, force=force, marker=CONFIG_FILE)
+    _check_output(output, force=force)
     dataset = load_dataset(spec)
     processor = train_processor(
         settings.tokenizer,
@@ -93,7 +93,7 @@ def prepare_resumed(output: Path, *, force: bool) -> Prepared:
     """
     state = load_state(output)
     check_framework(state.header.settings.framework)
-    check_replaceable(output, force=force, marker=CONFIG_FILE)
+    _check_output(output, force=force)
     return Prepared(
         settings=state.header.settings,
         dataset=reload_data(state.header.data),
@@ -101,6 +101,13 @@ def prepare_resumed(output: Path, *, force: bool) -> Prepared:
         config=state.header.config,
         state=state,
     )
+
+
+def _check_output(output: Path, *, force: bool) -> None:
+    """Raise OutputError now rather than after hours where the output can't be written."""
+    check_replaceable(output, force=force, marker=CONFIG_FILE)
+    with scratch_directory(output.parent):
+        pass
 
 
 def run_training(

@@ -161,6 +161,9 @@ def test_an_existing_output_is_kept_before_any_work(spec: DataSpec, small_settin
     missing = spec.model_copy(update={"source": "nowhere.tsv"})
     with pytest.raises(OutputError, match="--force"):
         prepare_training(small_settings(), missing, tmp_path / "m", force=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"not a folder|a file"):
+        prepare_training(small_settings(), missing, tmp_path / "file" / "m", force=False)
 
 
 def test_a_missing_framework_names_its_extra(
