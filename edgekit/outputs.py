@@ -55,8 +55,7 @@ def atomic_directory(path: Path, *, force: bool, marker: str) -> Iterator[Path]:
     """
     path = path.absolute()
     with explained(path):
-        hidden = path.parent / HIDDEN
-        hidden.mkdir(parents=True, exist_ok=True)
+        hidden = _hidden_folder(path.parent)
         with _locked(hidden / f"{path.name}.lock", path):
             _recover(path, hidden)
             check_replaceable(path, force=force, marker=marker)
@@ -87,8 +86,7 @@ def check_replaceable(path: Path, *, force: bool, marker: str) -> None:
 def scratch_directory(parent: Path) -> Iterator[Path]:
     """Yield a temporary folder inside `parent/.edgekit`; remove it, and those of processes that died, at the end."""
     with explained(parent):
-        hidden = parent.absolute() / HIDDEN
-        hidden.mkdir(parents=True, exist_ok=True)
+        hidden = _hidden_folder(parent.absolute())
         with FileLock(hidden / "scratch.lock"):  # nobody may take a folder for dead before its owner holds its lock
             _remove_dead_scratch(hidden)
             scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=hidden))
@@ -99,6 +97,15 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
         finally:
             lock.release()
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _hidden_folder(parent: Path) -> Path:
+    hidden = parent / HIDDEN
+    try:
+        hidden.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # /proc and its like: folders that take no folders
+        raise OutputError(f"can't write to {parent}: no folder can be made there; choose another -o") from error
+    return hidden
 
 
 def _remove_dead_scratch(hidden: Path) -> None:

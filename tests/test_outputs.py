@@ -172,6 +172,12 @@ except OutputError as error:
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no /proc")
+def test_a_place_that_takes_no_folders() -> None:
+    with pytest.raises(OutputError, match="choose another -o"):
+        write_output(Path("/proc/edgekit/a.edgekit"), "x")
+
+
 @pytest.mark.parametrize(("options", "message"), [("size=64k", "the disk is full"), ("ro", "read-only")])
 def test_full_and_read_only_file_systems(tmp_path: Path, options: str, message: str) -> None:
     """A real file system, in a mount namespace of its own (needs no root where user namespaces are on)."""

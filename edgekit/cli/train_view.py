@@ -36,8 +36,9 @@ class TrainingView:
         )
         if summary.texts_with_several_labels:
             self.remark(
-                f"{summary.texts_with_several_labels:,} texts exist under several labels: one answer each can get at "
-                f"most {100 * summary.test_ceiling:.1f} % of the test part right"
+                f"{summary.texts_with_several_labels:,} texts exist under several labels: they stay for training, and "
+                f"{summary.ambiguous_held_out:,} examples of them are left out of validation and test (no one answer "
+                "is right)"
             )
         self.remark(
             f"{settings.size}, {parameter_count(config):,} parameters ({human_size(weights_size_bytes(config))}), "
@@ -106,13 +107,12 @@ def _print_report(report: TrainingReport) -> None:
             title="Most frequent confusions",
         )
     print_table(
-        ["accuracy", "macro-F1", "test texts", "at most", "best epoch", "parameters", "time"],
+        ["accuracy", "macro-F1", "test texts", "best epoch", "parameters", "time"],
         [
             [
                 f"{test.accuracy:.2%}",
                 f"{test.macro_f1:.3f}",
                 f"{test.examples:,}",
-                f"{report.data.test_ceiling:.1%}",
                 f"{report.best_epoch} of {len(report.history)}",
                 f"{report.parameters:,}",
                 f"{report.seconds:.0f} s",

@@ -14,9 +14,9 @@ from edgekit.proof.accuracy import score_outputs
 from edgekit.proof.golden import Golden, read_golden, text_steps, write_golden
 from edgekit.proof.parity import compare_outputs
 from edgekit.proof.replay import replay_steps
+from edgekit.proof.samples import held_out, stratified_sample
 from edgekit.proof.texts import SAMPLE_TEXTS
 from edgekit.sources.checkpoint import SIGNATURE
-from edgekit.text.samples import held_out, stratified_sample
 
 COREML_NOTE = (
     "the numbers were not run: Core ML models run on Apple hardware only. "

@@ -53,8 +53,8 @@ class DataRecord(DataSpec):
 class DataSummary(BaseModel):
     """What was found in the data, counted.
 
-    `test_ceiling` is the highest accuracy on the test set that one answer per text can reach: below 1 where the
-    same text exists under several labels.
+    `ambiguous_held_out` examples were left out of validation and test: their text exists under several labels, so no
+    one answer is right. For training they stay.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,18 +66,22 @@ class DataSummary(BaseModel):
     validation: int
     test: int
     texts_with_several_labels: int
-    test_ceiling: float
+    ambiguous_held_out: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Unique (text, label) pairs in three parts, sorted; `train` ends with the regional variants."""
+    """Unique (text, label) pairs in three parts, sorted; `train` ends with the regional variants.
+
+    `ambiguous_test` holds what was left out of `test` because its text exists under several labels.
+    """
 
     record: DataRecord
     labels: tuple[str, ...]
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
+    ambiguous_test: tuple[Example, ...]
     summary: DataSummary
 
 
@@ -127,21 +131,41 @@ def _split(rows: tuple[Row, ...], record: DataRecord) -> Dataset:
     parts: dict[Part, list[Example]] = {"train": [], "validation": [], "test": []}
     for example, found in sources.items():
         parts[part_of(found, record.split)].append(example)
-    for name, examples in parts.items():
+    several = _texts_with_several_labels(sources)
+    kept = {part: [e for e in parts[part] if part == "train" or e.text not in several] for part in parts}
+    for name, examples in kept.items():
         if not examples:
             raise DataError(
                 f"the {name} part of {record.source} is empty ({len(sources)} unique examples, split by a hash of "
                 "the source string): add data, or change --test-fraction and --validation-fraction"
             )
     variants = _variants(rows, record.split, known=sources)
+    unique = {(row.text, row.label) for row in rows}
     return Dataset(
         record=record,
         labels=record.labels,
-        train=(*sorted(parts["train"]), *variants),
-        validation=tuple(sorted(parts["validation"])),
-        test=tuple(sorted(parts["test"])),
-        summary=_summary(rows, parts, variants),
+        train=(*sorted(kept["train"]), *variants),
+        validation=tuple(sorted(kept["validation"])),
+        test=tuple(sorted(kept["test"])),
+        ambiguous_test=tuple(sorted(e for e in parts["test"] if e.text in several)),
+        summary=DataSummary(
+            rows=len(rows),
+            repeated_rows=len(rows) - len(unique),
+            train=len(kept["train"]),
+            train_variants=len(variants),
+            validation=len(kept["validation"]),
+            test=len(kept["test"]),
+            texts_with_several_labels=len(several),
+            ambiguous_held_out=sum(len(parts[part]) - len(kept[part]) for part in parts),
+        ),
     )
+
+
+def _texts_with_several_labels(examples: Iterable[Example]) -> set[str]:
+    labels_of: dict[str, set[str]] = defaultdict(set)
+    for example in examples:
+        labels_of[example.text].add(example.label)
+    return {text for text, labels in labels_of.items() if len(labels) > 1}
 
 
 def _variants(rows: Iterable[Row], split: SplitRule, known: Iterable[Example]) -> list[Example]:
@@ -153,21 +177,3 @@ def _variants(rows: Iterable[Row], split: SplitRule, known: Iterable[Example]) -
     for example in known:
         sources.pop(example, None)
     return sorted(example for example, found in sources.items() if part_of(found, split) == "train")
-
-
-def _summary(rows: tuple[Row, ...], parts: dict[Part, list[Example]], variants: list[Example]) -> DataSummary:
-    labels_of: dict[str, set[str]] = defaultdict(set)
-    for examples in parts.values():
-        for example in examples:
-            labels_of[example.text].add(example.label)
-    unique = {(row.text, row.label) for row in rows}
-    return DataSummary(
-        rows=len(rows),
-        repeated_rows=len(rows) - len(unique),
-        train=len(parts["train"]),
-        train_variants=len(variants),
-        validation=len(parts["validation"]),
-        test=len(parts["test"]),
-        texts_with_several_labels=sum(len(labels) > 1 for labels in labels_of.values()),
-        test_ceiling=len({example.text for example in parts["test"]}) / len(parts["test"]),
-    )

@@ -101,12 +101,17 @@ def test_the_source_column_keeps_translations_together(tmp_path: Path) -> None:
 
 
 def test_repeats_and_texts_with_several_labels_are_counted(tmp_path: Path) -> None:
-    write_tsv(tmp_path / "d.tsv", PAIRS * 2 + [(text, "third") for text, _ in PAIRS])
+    write_tsv(tmp_path / "d.tsv", PAIRS * 2 + [(text, "third") for text, _ in PAIRS[:40]])
     dataset = read(tmp_path / "d.tsv")
-    assert dataset.summary.rows == 240
+    several = {text for text, _ in PAIRS[:40]}
+    assert dataset.summary.rows == 200
     assert dataset.summary.repeated_rows == 80
-    assert dataset.summary.texts_with_several_labels == 80
-    assert dataset.summary.test_ceiling == 0.5
+    assert dataset.summary.texts_with_several_labels == 40
+    assert several.isdisjoint(e.text for e in (*dataset.validation, *dataset.test))
+    in_training = [e for e in dataset.train if e.text in several]
+    assert len(in_training) == 2 * len({e.text for e in in_training})
+    assert dataset.summary.ambiguous_held_out == 80 - len(in_training)
+    assert {e.text for e in dataset.ambiguous_test} <= several
     texts = {e.text for e in dataset.test}
     assert texts.isdisjoint(e.text for e in dataset.train)
 

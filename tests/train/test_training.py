@@ -12,8 +12,8 @@ from edgekit.checkpoint import load_checkpoint
 from edgekit.errors import CheckpointError, DataError, EdgekitError, MissingExtraError, OutputError
 from edgekit.processes import run_process
 from edgekit.program import FRAMEWORKS, Framework
+from edgekit.proof.samples import held_out
 from edgekit.text.datasets import DataSpec
-from edgekit.text.samples import held_out
 from edgekit.train.loop import EpochRecord, Observer, Position
 from edgekit.train.settings import TrainSettings
 from edgekit.train.state import state_path
@@ -212,5 +212,5 @@ def test_metrics_file_says_what_made_it(spec: DataSpec, small_settings: Settings
     train(small_settings(epochs=1), spec, tmp_path / "m")
     metrics = json.loads((tmp_path / "m" / "metrics.json").read_text())
     assert metrics["settings"]["epochs"] == 1
-    assert metrics["data"]["test_ceiling"] == 1.0
+    assert metrics["data"]["ambiguous_held_out"] == 0
     assert "torch" in metrics["versions"]

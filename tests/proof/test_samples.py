@@ -7,9 +7,9 @@ import pytest
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import DataError
 from edgekit.model.sizes import named_config
+from edgekit.proof.samples import held_out, stratified_sample
 from edgekit.text.datasets import DataSpec, Example, load_dataset
 from edgekit.text.processor import train_processor
-from edgekit.text.samples import held_out, stratified_sample
 
 EXAMPLES = tuple(
     Example(text=f"{label}{number}", label=label)
