@@ -3,9 +3,10 @@
     python benchmarks/language_id.py            into the README
     python benchmarks/language_id.py --check    the embedded model again, compared with the saved row (what CI runs)
 
-Three numbers for each: `one language`, the share right of texts that exist in one language only (what the training
-report calls accuracy); `any`, the share of all texts where the answer is one of the languages that have the text; `strict`, where it
-must be the one of this row. A peer that can't tell scripts or regions apart is right with the language alone.
+Three numbers for each. `one language`: the share right of texts that exist in one language only (what the training
+report calls accuracy). `any`: the share of all texts where the answer is one of the languages that have the text.
+`strict`: the share of all texts where it is the language of this row. A peer that can't tell scripts or regions apart is
+right with the language alone.
 """
 
 import json
