@@ -64,7 +64,6 @@ def _convert_torch(program: Program, signature: Signature, precision: Any) -> An
 def _convert_tensorflow(program: Program, signature: Signature, precision: Any) -> Any:
     from edgekit.export.tf_graphs import signature_function
 
-    _register_erfc()
     concrete = signature_function(program, signature).get_concrete_function()
     # A concrete function's outputs are its tensors in the order of their sorted names.
     given = [tensor.name.split(":")[0] for tensor in concrete.outputs]
@@ -89,15 +88,3 @@ def _options(precision: Any) -> dict[str, Any]:
         "compute_precision": precision,
         "skip_model_load": True,
     }
-
-
-def _register_erfc() -> None:
-    """erfc(x) = 1 - erf(x): coremltools 9.0 has no Erfc, which TensorFlow's exact GELU is made of."""
-    from coremltools.converters.mil import Builder
-    from coremltools.converters.mil.frontend.tensorflow.tf_op_registry import register_tf_op
-
-    def convert_erfc(context: Any, node: Any) -> None:
-        erf = Builder.erf(x=context[node.inputs[0]])
-        context.add(node.name, Builder.sub(x=np.float32(1), y=erf, name=node.name))
-
-    register_tf_op(convert_erfc, tf_alias=["Erfc"], override=True)

@@ -31,6 +31,15 @@ def damaged(content: bytes, seed: int) -> bytes:
             return content[:place] + generator.randbytes(16) + content[place + 16 :]
 
 
+def refusal(path: Path) -> str | None:
+    """What the reader says of a broken file; None where it can be read all the same."""
+    try:
+        describe_file(path)
+    except BundleError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize("target", ["tflite", "onnx"])
 def test_damaged_files_never_crash_the_reader(target: str, routes: Routes, tmp_path: Path) -> None:
     model, _ = routes.convert(target, "torch")
@@ -41,11 +50,9 @@ def test_damaged_files_never_crash_the_reader(target: str, routes: Routes, tmp_p
         for seed in range(150):
             path = tmp_path / f"damaged.{target}"
             path.write_bytes(damaged(content, seed))
-            try:
-                describe_file(path)
-            except BundleError as error:
-                refused += 1
-                assert "\n" not in str(error)
+            message = refusal(path)
+            refused += message is not None
+            assert "\n" not in (message or "")
     assert refused > 60
 
 
