@@ -5,8 +5,8 @@
 
 Three numbers for each. `one language`: the share right of texts that exist in one language only (what the training
 report calls accuracy). `any`: the share of all texts where the answer is one of the languages that have the text.
-`strict`: the share of all texts where it is the language of this row. A peer that can't tell scripts or regions apart is
-right with the language alone.
+`strict`: the share of all texts where it is the language of this row. A peer that can't tell scripts or regions apart
+is right with the language alone.
 """
 
 import json

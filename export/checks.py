@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from edgekit.export.describe import FileDescription, SignatureDescription
-
 from edgekit.errors import ExportError
+from edgekit.export.describe import FileDescription, SignatureDescription
 from edgekit.program import Signature
 
 Ports = dict[str, tuple[str, tuple[int | str, ...]]]

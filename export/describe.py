@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgekit.export.jobs import WeightCount
 from pydantic import BaseModel, ConfigDict
 
 from edgekit.errors import BundleError
+from edgekit.export.jobs import WeightCount
 
 LARGEST_SHOWN = 10
 

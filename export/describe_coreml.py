@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgekit.errors import BundleError
 from edgekit.export.describe import (
     FileDescription,
     PortDescription,
@@ -18,8 +19,6 @@ from edgekit.export.describe import (
     TensorDescription,
     summarize,
 )
-
-from edgekit.errors import BundleError
 from edgekit.extras import require
 
 SIGNATURE = "serving_default"  # a package has one unnamed entry: the name that edgekit gives everywhere

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgekit.errors import BundleError
 from edgekit.export.describe import (
     FileDescription,
     PortDescription,
@@ -14,8 +15,6 @@ from edgekit.export.describe import (
     TensorDescription,
     summarize,
 )
-
-from edgekit.errors import BundleError
 from edgekit.extras import require
 
 #: torch._export.serde.schema.ScalarType (2.13) → (name, bytes)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgekit.errors import BundleError
 from edgekit.export.describe import (
     FileDescription,
     PortDescription,
@@ -12,8 +13,6 @@ from edgekit.export.describe import (
     TensorDescription,
     summarize,
 )
-
-from edgekit.errors import BundleError
 from edgekit.extras import require
 
 _IDENTIFIER = b"TFL3"

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from edgekit.export.float16 import check_range
 from onnx import TensorProto, numpy_helper
+
+from edgekit.export.float16 import check_range
 
 
 def to_float16(model: Any) -> Any:

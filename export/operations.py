@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from edgekit.errors import EdgekitError, RefusedError
 from edgekit.export.checks import check_signatures, check_weights
 from edgekit.export.describe import SignatureDescription, describe_file
 from edgekit.export.jobs import Job, JobDetails, JobResult, WeightCount
-
-from edgekit.errors import EdgekitError, RefusedError
 from edgekit.extras import EXTRAS, installed_version
 from edgekit.program import Program, Signature, SourceRef
 from edgekit.proof.golden import Arrays, Golden, Step, read_golden, write_golden
@@ -96,6 +96,7 @@ def _reference(job: Job) -> JobResult:
 
 def _torch_runner(program: Program) -> Callable[[str, Arrays], Arrays]:
     import torch
+
     from edgekit.export.torch_modules import SignatureModule
 
     modules = {s.name: SignatureModule(program, s).eval() for s in program.signatures}

@@ -10,15 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgekit.export.jobs import Job, JobResult, read_result, write_job
-from edgekit.export.plan import PlannedExport
-from edgekit.export.schemes import RELATIVE_TOLERANCE
-
 from edgekit import bundle as bundles
 from edgekit import extras
 from edgekit.bundle import MANIFEST, Manifest
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import EdgekitError, ExportError
+from edgekit.export.jobs import Job, JobResult, read_result, write_job
+from edgekit.export.plan import PlannedExport
+from edgekit.export.schemes import RELATIVE_TOLERANCE
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
 from edgekit.processes import kill_running, run_process
 from edgekit.program import FRAMEWORKS, Framework, SourceRef

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.export.schemes import BYTES_PER_WEIGHT, check_scheme, refusal
-from edgekit.export.targets import Target, find_frameworks, find_targets
-
 from edgekit import extras
 from edgekit.bundle import MANIFEST, SUFFIX
 from edgekit.errors import EdgekitError, RefusedError
+from edgekit.export.schemes import BYTES_PER_WEIGHT, check_scheme, refusal
+from edgekit.export.targets import Target, find_frameworks, find_targets
 from edgekit.model.config import TransformerConfig
 from edgekit.model.sizes import parameter_count
 from edgekit.outputs import check_replaceable

@@ -14,6 +14,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
+
 from edgekit.export.float16 import check_range
 
 #: vectors (biases, scales) and tiny tables stay float32: unpacking them costs more than they weigh

@@ -55,6 +55,7 @@ def write_model(model: Any, output: Path) -> None:
 
 def _convert_torch(program: Program, signature: Signature) -> Any:
     import torch
+
     from edgekit.export.torch_modules import captured
 
     exported = torch.onnx.export(
@@ -73,6 +74,7 @@ def _convert_torch(program: Program, signature: Signature) -> Any:
 
 def _convert_tensorflow(program: Program, signature: Signature) -> Any:
     import tf2onnx
+
     from edgekit.export.tf_graphs import input_specs, signature_function
 
     _order_nodes(tf2onnx.graph.Node)

@@ -27,6 +27,7 @@ def convert_pt2(program: Program, output: Path, *, scheme: str = "none") -> None
     if len(program.signatures) != 1:
         raise RefusedError("a .pt2 holds one signature; this program has several")
     import torch
+
     from edgekit.export.torch_modules import captured
 
     archive = io.BytesIO()  # torch 2.13 aborts the process where its own writer meets a full disk

@@ -34,6 +34,7 @@ def compress_fp16(source: Path, output: Path) -> None:
 
 def _convert_torch(program: Program, output: Path) -> None:
     import litert_torch
+
     from edgekit.export.torch_modules import SignatureModule, example_inputs
 
     converter: Any = litert_torch
@@ -45,6 +46,7 @@ def _convert_torch(program: Program, output: Path) -> None:
 
 def _convert_tensorflow(program: Program, output: Path) -> None:
     import tensorflow as tf
+
     from edgekit.export.tf_graphs import save_frozen
 
     with tempfile.TemporaryDirectory() as folder:

@@ -23,10 +23,10 @@ import traceback
 import warnings
 from pathlib import Path
 
-from edgekit.export.jobs import Job, JobError, JobResult, write_result
 from pydantic import ValidationError
 
 from edgekit.errors import EdgekitError
+from edgekit.export.jobs import Job, JobError, JobResult, write_result
 
 #: set before any framework is loaded; the parent's own settings win
 ENVIRONMENT = {

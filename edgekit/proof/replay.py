@@ -36,6 +36,7 @@ def replay_steps(model: Path, runtime: str, steps: Path, *, num_threads: int = 1
                     "steps": str(steps.absolute()),
                     "outputs": str(outputs),
                     "num_threads": num_threads,
+                    "die_with_parent": True,
                 }
             )
         )

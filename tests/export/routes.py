@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from edgekit.export.jobs import Job, JobResult, read_result, write_job
-from edgekit.export.targets import TARGETS
 
 from edgekit.checkpoint import Checkpoint
+from edgekit.export.jobs import Job, JobResult, read_result, write_job
+from edgekit.export.targets import TARGETS
 from edgekit.program import Framework
 from edgekit.proof.golden import Golden, read_golden, text_steps, write_golden
 from edgekit.sources.checkpoint import SIGNATURE, checkpoint_source

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgekit.export.describe import describe_file
 
+from edgekit.export.describe import describe_file
 from edgekit.model.sizes import parameter_count
 from edgekit.model.weights import parameter_shapes
 from edgekit.program import Framework

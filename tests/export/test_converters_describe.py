@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from edgekit.errors import BundleError, ExportError, RefusedError
 from edgekit.export.checks import check_signatures, check_weights
 from edgekit.export.describe import describe_file
 from edgekit.export.float16 import check_range
-
-from edgekit.errors import BundleError, ExportError, RefusedError
 from edgekit.program import Signature, TensorSpec
 from tests.devices.models import write_onnx, write_tflite
 from tests.export.routes import Routes

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from edgekit.export import worker
-from edgekit.export.jobs import Job, JobResult, read_result, write_job
 
 from edgekit.errors import RefusedError
+from edgekit.export import worker
+from edgekit.export.jobs import Job, JobResult, read_result, write_job
 from edgekit.sources.checkpoint import checkpoint_source
 from tests.conftest import lacking
 from tests.export.routes import run_worker
