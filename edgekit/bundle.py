@@ -44,7 +44,8 @@ class FileRecord(_Record):
 class Parity(_Record):
     """How far the outputs of the exported file are from the reference, over the golden steps.
 
-    `tolerance` is absolute: the scheme's relative tolerance times max(1, max |reference|).
+    `tolerance` is absolute: the scheme's relative tolerance times max(1, max |reference|). `labels_changed_tolerance`
+    is the share of changed labels, in [0, 1], that the scheme may reach.
     """
 
     verdict: Literal["within-tolerance", "failed", "not-run"]
@@ -53,6 +54,7 @@ class Parity(_Record):
     tolerance: float | None = None
     max_abs_reference: float | None = None
     labels_changed: int | None = None
+    labels_changed_tolerance: float = 1.0
     non_finite_outputs: int | None = None
     note: str = ""
 
@@ -73,7 +75,10 @@ class Accuracy(_Record):
 
 
 class Manifest(_Record):
-    """What `manifest.json` holds. `scheme_details` tells what the scheme became in this target, as counted."""
+    """What `manifest.json` holds.
+
+    `scheme_details` tells what the scheme became in this target, as counted; `requires` what the file needs to run.
+    """
 
     edgekit: Literal[1] = 1
     name: str
@@ -82,6 +87,7 @@ class Manifest(_Record):
     via: Framework
     scheme: str
     scheme_details: dict[str, Any]
+    requires: dict[str, str] = {}
     model: str
     runtime: str
     signatures: tuple[Signature, ...]

@@ -1,15 +1,24 @@
 """What a worker process is asked to do, and what it answers: the two JSON files it reads and writes."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from edgekit.export.schemes import CALIBRATED, SCHEMES
 from edgekit.program import SourceRef
 
 Operation = Literal["convert", "reference", "compress"]
 TargetName = Literal["tflite", "onnx", "coreml", "savedmodel", "pt2"]
-SchemeName = Literal["none", "fp16"]
+
+
+def _known_scheme(name: str) -> str:
+    if name not in SCHEMES:
+        raise ValueError(f"{name!r} is none of {', '.join(SCHEMES)}")
+    return name
+
+
+SchemeName = Annotated[str, AfterValidator(_known_scheme)]
 
 
 class _Record(BaseModel):
@@ -25,7 +34,8 @@ class Job(_Record):
     - `compress`: write the float32 file `input` of `target` again, in `scheme`; no framework of the source is needed.
     - `reference`: run the module of `source` on the inputs of `steps` and write them, with its outputs, to `output`.
 
-    Paths are absolute. `length` is the number of tokens of the program's inputs (None: the model's longest).
+    Paths are absolute. `calibration` are steps of real text for schemes that quantize activations with fixed ranges;
+    `length` is the number of tokens of the program's inputs (None: the model's longest).
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -38,6 +48,7 @@ class Job(_Record):
     result: str
     length: int | None = Field(default=None, ge=1)
     steps: str | None = None
+    calibration: str | None = None
 
     @model_validator(mode="after")
     def _check_operation(self) -> Self:
@@ -51,6 +62,8 @@ class Job(_Record):
                 raise ValueError(f"a {self.op!r} job needs {field!r}")
         if self.op == "compress" and self.scheme == "none":
             raise ValueError("a 'compress' job needs a scheme other than 'none'")
+        if self.op == "compress" and self.scheme in CALIBRATED and self.calibration is None:
+            raise ValueError(f"a job for {self.scheme!r} needs 'calibration'")
         return self
 
 
@@ -69,12 +82,39 @@ class WeightCount(_Record):
     bytes: int
 
 
+class WeightEvidence(_Record):
+    """One quantized weight beside the source's: the largest difference, in steps between neighbouring values of its
+    type (by channel, block or palette), and the root mean square of the difference over that of the source.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    difference_in_steps: float
+    relative_difference: float
+
+
+class Evidence(_Record):
+    """What a quantizer took on: tensors and elements, of how many elements of matrices, and the largest ones."""
+
+    quantized_tensors: int
+    quantized_elements: int
+    matrix_elements: int
+    largest_difference_in_steps: float
+    largest: tuple[WeightEvidence, ...]
+
+
 class JobDetails(_Record):
-    """What was counted: weights by dtype in the source module and in the file that was written, steps run, time."""
+    """What was counted: weights by dtype in the source module and in the file that was written, operators before and
+    after, the file's format version, the evidence of quantization, steps run, time.
+    """
 
     source_weights: dict[str, WeightCount] = {}
     weights: dict[str, WeightCount] = {}
+    source_operators: dict[str, int] = {}
     operators: dict[str, int] = {}
+    version: str = ""
+    evidence: Evidence | None = None
     steps: int = 0
     seconds: float = 0.0
 

@@ -10,7 +10,8 @@ import numpy as np
 from edgekit.errors import EdgekitError, RefusedError
 from edgekit.export.checks import check_signatures, check_weights
 from edgekit.export.describe import SignatureDescription, describe_file
-from edgekit.export.jobs import Job, JobDetails, JobResult, WeightCount
+from edgekit.export.jobs import Evidence, Job, JobDetails, JobResult, WeightCount
+from edgekit.export.schemes import refusal
 from edgekit.extras import EXTRAS, installed_version
 from edgekit.program import Program, Signature, SourceRef
 from edgekit.proof.golden import Arrays, Golden, Step, read_golden, write_golden
@@ -18,7 +19,7 @@ from edgekit.sources.checkpoint import open_source
 
 #: modules whose versions decide what is written
 TOOLS = {
-    "tflite": ("litert_torch", "ai_edge_litert"),
+    "tflite": ("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
     "onnx": ("onnx", "onnxscript", "onnxruntime", "tf2onnx"),
     "coreml": ("coremltools",),
 }
@@ -48,26 +49,29 @@ def _compress(job: Job) -> JobResult:
     source = Path(str(job.input))
     compress = _compressor(str(job.target), job.scheme)
     before = describe_file(source)
+    calibration = Path(job.calibration) if job.calibration else None
     return _write(
         job,
-        lambda path: compress(source, path),
+        lambda path: compress(source, path, job.scheme, calibration),
         source_weights=before.weights,
+        source_operators=before.operators,
         signatures=before.signatures,
     )
 
 
 def _write(
     job: Job,
-    write: Callable[[Path], None],
+    write: Callable[[Path], Evidence | None],
     *,
     source_weights: dict[str, WeightCount],
+    source_operators: dict[str, int] | None = None,
     signatures: Sequence[Signature] | Sequence[SignatureDescription],
 ) -> JobResult:
     """Let `write` make the output in the temporary folder, read it back and check it, and move it to its place."""
     output = Path(job.output)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / output.name
-        write(path)
+        evidence = write(path)
         description = describe_file(path)
         check_signatures(description, signatures)
         check_weights(description, job.scheme)
@@ -75,7 +79,14 @@ def _write(
     return JobResult(
         ok=True,
         files=_files(output),
-        details=JobDetails(source_weights=source_weights, weights=description.weights, operators=description.operators),
+        details=JobDetails(
+            source_weights=source_weights,
+            weights=description.weights,
+            source_operators=source_operators or {},
+            operators=description.operators,
+            version=description.version,
+            evidence=evidence,
+        ),
         tools=tool_versions(job),
     )
 
@@ -181,16 +192,30 @@ def _converter(target: str) -> Callable[..., None]:
     return to_reference.convert_savedmodel if target == "savedmodel" else to_reference.convert_pt2
 
 
-def _compressor(target: str, scheme: str) -> Callable[[Path, Path], None]:
-    if scheme == "fp16" and target == "tflite":
+def _compressor(target: str, scheme: str) -> Callable[[Path, Path, str, Path | None], Evidence | None]:
+    """The `compress(source, output, scheme, calibration)` of a target; only its own libraries are loaded."""
+    refused = refusal(scheme, target)
+    if refused:
+        raise RefusedError(refused)
+    if target == "tflite":
         from edgekit.export import to_tflite
+        from edgekit.export.quantize import for_tflite
 
-        return to_tflite.compress_fp16
-    if scheme == "fp16" and target == "onnx":
+        return _fp16(to_tflite.compress_fp16) if scheme == "fp16" else for_tflite.compress
+    if target == "onnx":
         from edgekit.export import to_onnx
+        from edgekit.export.quantize import for_onnx
 
-        return to_onnx.compress_fp16
-    raise RefusedError(f"a finished {target} file can't be made {scheme}: export it from its checkpoint")
+        return _fp16(to_onnx.compress_fp16) if scheme == "fp16" else for_onnx.compress
+    if scheme == "fp16":
+        raise RefusedError(f"a finished {target} file can't be made fp16: export it from its checkpoint")
+    from edgekit.export.quantize import for_coreml
+
+    return for_coreml.compress
+
+
+def _fp16(compress: Callable[[Path, Path], None]) -> Callable[[Path, Path, str, Path | None], None]:
+    return lambda source, output, scheme, calibration: compress(source, output)
 
 
 def _files(output: Path) -> tuple[str, ...]:

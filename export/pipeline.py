@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgekit import bundle as bundles
 from edgekit import extras
@@ -17,7 +18,8 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.errors import EdgekitError, ExportError, OutputError
 from edgekit.export.jobs import Job, JobResult, read_result, write_job
 from edgekit.export.plan import PlannedExport
-from edgekit.export.schemes import RELATIVE_TOLERANCE
+from edgekit.export.quantize.calibration import Calibration, choose_calibration
+from edgekit.export.schemes import CALIBRATED, SCHEMES, TOLERANCES, requirements
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
 from edgekit.processes import kill_running, run_process
 from edgekit.program import FRAMEWORKS, Framework, SourceRef
@@ -28,6 +30,7 @@ DEFAULT_TIMEOUT_S = 1800.0
 #: the same hashes in every worker, so that two exports of one checkpoint give the same bytes
 WORKER_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
+_CALIBRATION = "calibration.npz"
 _STAGES = {"convert": "converting", "compress": "quantizing", "reference": "computing"}
 
 OnStage = Callable[[str, str], None]  # (bundle name or "reference", what happens now)
@@ -55,6 +58,7 @@ class _Session:
     checkpoint: Checkpoint
     sources: dict[Framework, SourceRef]
     samples: Samples
+    calibration: Calibration | None
     scratch: Path
     logs: Path
     force: bool
@@ -73,23 +77,28 @@ def export_checkpoint(
     force: bool = False,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     max_workers: int | None = None,
+    calibration: Calibration | None = None,
     on_stage: OnStage = lambda name, stage: None,
 ) -> list[Outcome]:
     """Make and prove the planned bundles, as many side by side as there are cores; one failure stops no other.
 
     `eval_samples` held-out examples (None: all) are replayed through every file for parity and accuracy.
-    `timeout_s` bounds each conversion. Raises the first plan's problem before any work is done.
+    `calibration` are the texts for schemes that need them (None: `choose_calibration`'s own). `timeout_s` bounds each
+    conversion. Raises the first plan's problem before any work is done.
     """
     for plan in plans:
         if plan.problem:
             raise plan.problem
     extras.check_installed((checkpoint.framework,), f"the reference outputs of {checkpoint.name}")
+    if calibration is None and any(plan.scheme in CALIBRATED for plan in plans):
+        calibration = choose_calibration(checkpoint)
     output = plans[0].path.parent
     with scratch_directory(output) as scratch:
         session = _Session(
             checkpoint=checkpoint,
             sources={name: checkpoint_source(checkpoint.path, name) for name in FRAMEWORKS},
             samples=choose_samples(checkpoint, eval_samples),
+            calibration=calibration,
             scratch=scratch,
             logs=output.absolute() / HIDDEN / "logs",
             force=force,
@@ -98,6 +107,8 @@ def export_checkpoint(
             slots=threading.Semaphore(max_workers or os.cpu_count() or 1),
         )
         session.logs.mkdir(exist_ok=True)
+        if calibration:
+            calibration.write_steps(scratch / _CALIBRATION)
         return _run_all(session, plans)
 
 
@@ -150,14 +161,17 @@ def _export_one(session: _Session, plan: PlannedExport, reference: Future[Path])
 def _convert(session: _Session, plan: PlannedExport, folder: Path) -> JobResult:
     """Write the target file into `folder`: converted in its scheme, or made from the float32 file schemes share."""
     output = folder / plan.target.file
-    if not plan.target.compressed_from_float:
+    if plan.target.reference or (plan.scheme in plan.target.converted and plan.scheme != "none"):
         return _run_job(session, _conversion(session, plan, plan.scheme, output), plan.name)
     shared = session.scratch / f"{plan.target.name}-{plan.route}" / plan.target.file
     converted = _float_file(session, plan, shared)
     if plan.scheme == "none":
-        shutil.copyfile(shared, output)
+        copy = shutil.copytree if shared.is_dir() else shutil.copyfile
+        copy(shared, output)
         return converted
     fields = {"op": "compress", "input": str(shared), "target": plan.target.name, "scheme": plan.scheme}
+    if plan.scheme in CALIBRATED:
+        fields["calibration"] = str(session.scratch / _CALIBRATION)
     made = _run_job(session, Job.model_validate(fields | _paths(session, plan.name, output)), plan.name)
     counts = {
         "source_weights": converted.details.source_weights,
@@ -230,11 +244,13 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
     _collect_logs(session, plan, folder / bundles.LOG)
     checkpoint.processor.save(folder / bundles.TOKENIZER)
     bundles.write_labels(folder / bundles.LABELS, checkpoint.labels)
+    tolerance = TOLERANCES[plan.scheme]
     proof = prove_file(
         folder / plan.target.file,
         plan.target.runtime,
         golden,
-        relative_tolerance=RELATIVE_TOLERANCE[plan.scheme],
+        relative_tolerance=tolerance.relative,
+        labels_changed_tolerance=tolerance.labels_changed,
         population=session.samples.population,
         accuracy_note=session.samples.note,
     )
@@ -245,7 +261,8 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
         target=plan.target.name,
         via=plan.route,
         scheme=plan.scheme,
-        scheme_details=result.details.model_dump(exclude={"seconds", "steps"}),
+        scheme_details=_scheme_details(session, plan, result),
+        requires=requirements(plan.scheme, plan.target.name, plan.route, result.details.version),
         model=plan.target.file,
         runtime=plan.target.runtime,
         signatures=(encoder_signature(checkpoint, plan.route),),
@@ -255,6 +272,14 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
         accuracy=proof.accuracy,
         golden_texts=session.samples.origin,
     )
+
+
+def _scheme_details(session: _Session, plan: PlannedExport, result: JobResult) -> dict[str, Any]:
+    """What the scheme became: in words, as counted, and with which texts it was calibrated."""
+    details = result.details.model_dump(mode="json", exclude={"seconds", "steps", "version"}, exclude_none=True)
+    if session.calibration and plan.scheme in CALIBRATED:
+        details["calibration"] = session.calibration.record.model_dump(mode="json")
+    return {"becomes": SCHEMES[plan.scheme][plan.target.name]} | details
 
 
 def _collect_logs(session: _Session, plan: PlannedExport, output: Path) -> None:

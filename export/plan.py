@@ -53,7 +53,7 @@ def plan_exports(
     plans = []
     for target in find_targets(list(targets)):
         for route in frameworks or [target.default_route]:
-            for scheme in dict.fromkeys(check_scheme(s) for s in schemes):
+            for scheme in dict.fromkeys(check_scheme(name) for name in schemes):
                 suffix = "" if route == target.default_route else f"-via-{route}"
                 path = output / f"{model_name}.{target.name}-{scheme}{suffix}{SUFFIX}"
                 plans.append(
@@ -62,7 +62,7 @@ def plan_exports(
                         route=route,
                         scheme=scheme,
                         path=path,
-                        expected_size_bytes=parameter_count(config) * BYTES_PER_WEIGHT[scheme],
+                        expected_size_bytes=round(parameter_count(config) * BYTES_PER_WEIGHT[scheme]),
                         problem=_problem(target, route, scheme, path, force=force),
                     )
                 )
@@ -79,7 +79,15 @@ def _problem(target: Target, route: Framework, scheme: str, path: Path, *, force
         return RefusedError(refused)
     try:
         extras.check_installed(target.routes[route], f"exporting {target.name} via {route}")
+        extras.check_installed(_quantizers(target, scheme), f"exporting {target.name} as {scheme}")
         check_replaceable(path, force=force, marker=MANIFEST)
     except EdgekitError as error:
         return error
     return None
+
+
+def _quantizers(target: Target, scheme: str) -> tuple[str, ...]:
+    """Modules that making the scheme needs beside those of the route."""
+    if scheme in ("none", "fp16"):
+        return ()
+    return {"tflite": ("ai_edge_quantizer",), "onnx": ("onnxruntime",)}.get(target.name, ())

@@ -105,13 +105,13 @@ class Tolerance:
 #: is broken (a range cut off, a table of wrong scales), not merely coarse.
 TOLERANCES = {
     "none": Tolerance(relative=1e-5),
-    "fp16": Tolerance(relative=1e-2),
-    "int8-dynamic": Tolerance(relative=0.1, labels_changed=0.02),
-    "int8": Tolerance(relative=0.25, labels_changed=0.04),
+    "fp16": Tolerance(relative=2e-2),
+    "int8-dynamic": Tolerance(relative=0.06, labels_changed=0.02),
+    "int8": Tolerance(relative=0.4, labels_changed=0.04),
     "int8-weight": Tolerance(relative=0.05, labels_changed=0.02),
-    "int4-weight": Tolerance(relative=0.5, labels_changed=0.08),
+    "int4-weight": Tolerance(relative=0.5, labels_changed=0.06),
     "int16x8": Tolerance(relative=0.15, labels_changed=0.02),
-    "palette4": Tolerance(relative=0.5, labels_changed=0.08),
+    "palette4": Tolerance(relative=0.5, labels_changed=0.06),
     "palette6": Tolerance(relative=0.25, labels_changed=0.04),
     "palette8": Tolerance(relative=0.05, labels_changed=0.02),
 }

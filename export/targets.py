@@ -12,7 +12,8 @@ class Target:
 
     `routes` are the frameworks it can be reached through, the default first; `modules` what each route needs;
     `runtime` what the runner loads it with, `runtime_module` what that needs; a `runtime` that is "coreml" can't be
-    run on this machine unless it is a Mac. `compressed_from_float` targets make their schemes from the float32 file.
+    run on this machine unless it is a Mac. `converted` schemes are written by the converter; all others are made from
+    the float32 file, which they share.
     """
 
     name: str
@@ -20,7 +21,7 @@ class Target:
     runtime: str
     runtime_module: str
     routes: dict[Framework, tuple[str, ...]]
-    compressed_from_float: bool = False
+    converted: tuple[str, ...] = ("none",)
     reference: bool = False
 
     @property
@@ -38,7 +39,6 @@ TARGETS: dict[str, Target] = {
             runtime="litert",
             runtime_module="ai_edge_litert",
             routes={"torch": ("torch", "litert_torch"), "tensorflow": ("tensorflow", "keras")},
-            compressed_from_float=True,
         ),
         Target(
             name="onnx",
@@ -49,7 +49,6 @@ TARGETS: dict[str, Target] = {
                 "torch": ("torch", "onnx", "onnxscript"),
                 "tensorflow": ("tensorflow", "keras", "onnx", "tf2onnx"),
             },
-            compressed_from_float=True,
         ),
         Target(
             name="coreml",
@@ -57,6 +56,7 @@ TARGETS: dict[str, Target] = {
             runtime="coreml",
             runtime_module="coremltools",
             routes={"torch": ("torch", "coremltools"), "tensorflow": ("tensorflow", "keras", "coremltools")},
+            converted=("none", "fp16"),
         ),
         Target(
             name="savedmodel",

@@ -10,12 +10,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
 from edgekit.export.float16 import check_range
+from edgekit.export.tflite_writer import serialize
 
 #: vectors (biases, scales) and tiny tables stay float32: unpacking them costs more than they weigh
 MINIMUM_ELEMENTS = 64
@@ -30,7 +30,7 @@ def store_as_float16(source: Path, output: Path) -> None:
     opcode = _dequantize_opcode(model)
     for subgraph in model.subgraphs:
         _compress_subgraph(model, subgraph, opcode)
-    output.write_bytes(_serialize(model))
+    output.write_bytes(serialize(model))
 
 
 def _compress_subgraph(model: Any, subgraph: Any, opcode: int) -> None:
@@ -100,19 +100,3 @@ def _dequantize_opcode(model: Any) -> int:
     code.version = 3  # the first that reads float16
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
-
-
-class _AlignedBuilder(flatbuffers.Builder):
-    """Puts byte vectors on multiples of 16, as TFLite's schema demands of buffers (`force_align: 16`).
-
-    flatbuffers' generated Python (25.12) does not, and runtimes read weights in place.
-    """
-
-    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:  # noqa: N802, N803  (overrides)
-        return super().StartVector(elemSize, numElems, max(alignment, 16) if elemSize == 1 else alignment)
-
-
-def _serialize(model: Any) -> bytes:
-    builder = _AlignedBuilder(1024)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from edgekit.checkpoint import Checkpoint
     from edgekit.export.pipeline import Outcome
     from edgekit.export.plan import PlannedExport
+    from edgekit.export.quantize.calibration import Calibration
 
 
 def run_export(
@@ -17,10 +19,21 @@ def run_export(
     target: Annotated[
         list[str] | None, typer.Option(help="tflite, onnx, coreml, savedmodel, pt2, or all (the first three).")
     ] = None,
-    quantize: Annotated[list[str] | None, typer.Option(help="Schemes: none, fp16.")] = None,
+    quantize: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Schemes: none, fp16, int8-dynamic, int8, int8-weight, int4-weight, int16x8, palette4, palette6, "
+            "palette8 (edgekit schemes explains them)."
+        ),
+    ] = None,
     via: Annotated[
         list[str] | None, typer.Option(help="Route: torch, tensorflow, or both; default: each target's better one.")
     ] = None,
+    calibration_data: Annotated[
+        Path | None,
+        typer.Option(help="Texts to calibrate int8 and int16x8 with, a file as for train; else the training data's."),
+    ] = None,
+    num_calibration_samples: Annotated[int, typer.Option(min=1, help="How many texts to calibrate with.")] = 200,
     output: Annotated[Path, typer.Option("--output", "-o", help="Parent folder of the bundles.")] = Path("bundles"),
     eval_samples: Annotated[
         str, typer.Option(help="Held-out examples to run through every file: a number, or all.")
@@ -40,6 +53,8 @@ def run_export(
         edgekit export --target tflite
 
         edgekit export checkpoints/mine --target all --quantize none,fp16
+
+        edgekit export checkpoints/mine --target tflite --quantize int8-dynamic,int8 --calibration-data texts.csv
 
         edgekit export checkpoints/mine --target onnx --via torch,tensorflow --eval-samples all
     """
@@ -67,9 +82,16 @@ def run_export(
 
     from edgekit.export.pipeline import export_checkpoint
 
+    calibration = _calibrate(loaded, plans, calibration_data, num_calibration_samples)
     with _Progress([plan.name for plan in plans]) as progress:
         outcomes = export_checkpoint(
-            loaded, plans, eval_samples=samples, force=force, timeout_s=timeout, on_stage=progress.show
+            loaded,
+            plans,
+            eval_samples=samples,
+            force=force,
+            timeout_s=timeout,
+            calibration=calibration,
+            on_stage=progress.show,
         )
     if as_json:
         print_json([_as_dict(outcome) for outcome in outcomes])
@@ -85,6 +107,26 @@ def _parse_samples(value: str) -> int | None:
     if not value.isdigit() or int(value) < 1:
         raise typer.BadParameter(f"{value!r} is neither a number from 1 nor 'all'", param_hint="--eval-samples")
     return int(value)
+
+
+def _calibrate(
+    checkpoint: "Checkpoint", plans: "list[PlannedExport]", data: Path | None, samples: int
+) -> "Calibration | None":
+    """The texts that schemes with fixed ranges are calibrated with; None where no plan has such a scheme."""
+    from edgekit.cli.output import stderr
+    from edgekit.errors import RefusedError
+    from edgekit.export.quantize.calibration import choose_calibration
+    from edgekit.export.schemes import CALIBRATED
+
+    if not any(plan.scheme in CALIBRATED and plan.problem is None for plan in plans):
+        if data:
+            wanted = " or ".join(sorted(CALIBRATED))
+            raise RefusedError(f"--calibration-data has no use here: only {wanted} are calibrated")
+        return None
+    calibration = choose_calibration(checkpoint, data=data, samples=samples)
+    for remark in calibration.record.remarks:
+        stderr.print(f"edgekit: warning: {remark}", markup=False)
+    return calibration
 
 
 class _Progress:

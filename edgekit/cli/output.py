@@ -52,7 +52,10 @@ def parity_text(parity: Parity) -> str:
         return "not run here"
     if parity.max_abs_difference is None:
         return f"FAILED: {parity.note}"
-    verdict = "equal" if parity.verdict == "within-tolerance" else f"FAILED (tolerance {parity.tolerance:.1e})"
+    lossy = parity.labels_changed_tolerance < 1
+    verdict = "close" if lossy else "equal"
+    if parity.verdict != "within-tolerance":
+        verdict = f"FAILED (tolerance {parity.tolerance:.1e})"
     changed = f"{parity.labels_changed} of {parity.steps} labels changed"
     return f"{verdict}, |Δ| ≤ {parity.max_abs_difference:.1e}, {changed}"
 

@@ -63,17 +63,19 @@ def run_verify(
 
 def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
     from edgekit.bundle import check_files, open_bundle
-    from edgekit.export.schemes import RELATIVE_TOLERANCE, check_scheme
+    from edgekit.export.schemes import TOLERANCES, check_scheme
     from edgekit.proof.prove import prove_file
 
     bundle = open_bundle(path)
     check_files(bundle)
     manifest = bundle.manifest
+    tolerance = TOLERANCES[check_scheme(manifest.scheme)]
     proof = prove_file(
         bundle.model_path,
         manifest.runtime,
         bundle.golden_path,
-        relative_tolerance=RELATIVE_TOLERANCE[check_scheme(manifest.scheme)],
+        relative_tolerance=tolerance.relative,
+        labels_changed_tolerance=tolerance.labels_changed,
         population=manifest.accuracy.population,
         accuracy_note="" if manifest.accuracy.samples else manifest.accuracy.note,
     )

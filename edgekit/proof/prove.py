@@ -86,6 +86,7 @@ def prove_file(
     golden_path: Path,
     *,
     relative_tolerance: float,
+    labels_changed_tolerance: float,
     population: int,
     accuracy_note: str,
 ) -> Proof:
@@ -100,7 +101,7 @@ def prove_file(
             accuracy=Accuracy(accuracy=None, note=f"not measured: {COREML_NOTE}"),
         )
     produced = replay_steps(model, runtime, golden_path).produced
-    parity = compare_outputs(golden, produced, relative_tolerance)
+    parity = compare_outputs(golden, produced, relative_tolerance, labels_changed_tolerance)
     if accuracy_note or not np.any(golden.labels >= 0):
         return Proof(parity=parity, accuracy=Accuracy(accuracy=None, note=accuracy_note or "not measured: no labels"))
     return Proof(parity=parity, accuracy=score_outputs(golden, produced, population))

@@ -1,0 +1,85 @@
+"""Core ML: coremltools.optimize, weights only. Activations in int8 need Core ML's own runtime, on macOS only."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import coremltools as ct
+import coremltools.optimize.coreml as optimize
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.export.jobs import Evidence
+from edgekit.export.quantize.coreml_weights import float_weights, quantized_weights
+from edgekit.export.quantize.evidence import check_quantized
+from edgekit.export.to_coreml import make_reproducible
+
+#: smaller constants stay float: a palette or scales would weigh as much
+MINIMUM_ELEMENTS = 512
+_IOS18 = 9  # the first specification with weights in blocks
+_ROUNDS = 50
+_BINS = 1024
+
+
+def compress(source: Path, output: Path, scheme: str, calibration: Path | None) -> Evidence:
+    """Write the float32 package `source` to `output` in `scheme`; `calibration` is not needed for weights.
+
+    Raises ExportError where the scheme did not take on the weights.
+    """
+    del calibration
+    model = ct.models.MLModel(str(source), skip_model_load=True)
+    made = (
+        _palettize(model, int(scheme.removeprefix("palette")))
+        if scheme.startswith("palette")
+        else _round(model, scheme)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "model.mlpackage"
+        made.save(str(package))
+        make_reproducible(package)
+        shutil.copytree(package, output, copy_function=shutil.copyfile)
+    floats = float_weights(source)
+    return check_quantized(scheme, floats, quantized_weights(output, floats))
+
+
+def _round(model: Any, scheme: str) -> Any:
+    options: dict[str, Any] = {"dtype": "int8", "granularity": "per_channel"}
+    if scheme == "int4-weight":
+        options = {"dtype": "int4", "granularity": "per_block", "block_size": 32}
+        model._spec.specificationVersion = _IOS18  # coremltools 9.0 has no other way to raise that of a finished model
+    config = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=MINIMUM_ELEMENTS, **options)
+    return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=config))
+
+
+def _palettize(model: Any, bits: int) -> Any:
+    """coremltools' palettizer with our own choice of values: its k-means takes an hour for 8 bits of a small model."""
+    config = optimize.OpPalettizerConfig(
+        mode="custom", lut_function=lambda weight: choose_palette(weight, bits), weight_threshold=MINIMUM_ELEMENTS
+    )
+    return optimize.palettize_weights(model, optimize.OptimizationConfig(global_config=config))
+
+
+def choose_palette(weight: NDArray[Any], bits: int) -> tuple[list[float], list[int]]:
+    """Lloyd's k-means of one dimension: 2**bits values, and the index of the nearest for each weight, in order.
+
+    Starts with values as dense as the cube root of the weights' own density, which is best for many values (Panter and
+    Dite, 1951), and goes on until nothing moves (50 rounds at most); on sorted weights a round is a few sums, and the
+    result is the same every time.
+    """
+    flat = weight.ravel().astype(np.float64)
+    ordered = np.sort(flat)
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    counts, edges = np.histogram(ordered, bins=_BINS)
+    mass = np.concatenate([[0.0], np.cumsum(np.cbrt(counts))])
+    values = np.unique(np.interp((np.arange(2**bits) + 0.5) / 2**bits * mass[-1], mass, edges))
+    for _ in range(_ROUNDS):
+        ends = np.concatenate([[0], np.searchsorted(ordered, (values[1:] + values[:-1]) / 2), [len(ordered)]])
+        counts = np.diff(ends)
+        means = np.where(counts > 0, np.diff(sums[ends]) / np.maximum(counts, 1), values)
+        if np.allclose(means, values, rtol=0, atol=1e-9):
+            break
+        values = np.sort(means)
+    indices = np.searchsorted((values[1:] + values[:-1]) / 2, flat)
+    table = np.concatenate([values, np.full(2**bits - len(values), values[-1])])
+    return table.tolist(), indices.tolist()
