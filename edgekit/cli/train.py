@@ -87,6 +87,15 @@ def run_train(  # one parameter per option, as Typer wants them
     cut_rate: Annotated[
         float, typer.Option(help="Share of a cut text's characters that start a piece.", rich_help_panel=_TRAINING)
     ] = 0.1,
+    ngrams: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="While training, tokens share embeddings of their character n-grams up to this length, which helps "
+            "rare ones; the model stays the same size. 0: off.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = 0,
     clip_norm: Annotated[
         float, typer.Option(help="Longest gradient, over all weights.", rich_help_panel=_TRAINING)
     ] = 1.0,

@@ -59,6 +59,17 @@ class Processor:
         """Longest list of ids that `encode` returns."""
         return self._max_length
 
+    def token_texts(self) -> list[str]:
+        """Return the text of each id as it stands in a text, a leading space included; "" for special tokens.
+
+        WordPiece's "##" is left out; bytes of an unfinished character are U+FFFD.
+        """
+        decoder = decoders.ByteLevel()
+        word_pieces = isinstance(self._tokenizer.model, models.WordPiece)
+        tokens = [self._tokenizer.id_to_token(index) or "" for index in range(len(SPECIAL_TOKENS), self.vocab_size)]
+        texts = [token.removeprefix("##") if word_pieces else decoder.decode([token]) for token in tokens]
+        return [*("" for _ in SPECIAL_TOKENS), *texts]
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text: 1 to `max_length` of them, [CLS] first.
 

@@ -1,17 +1,19 @@
 """The trainer in Keras 3 on TensorFlow: the same arithmetic as `pytorch.py`, traced once for every length."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgekit.model.config import TransformerConfig
-from edgekit.model.keras import build_encoder, classification_loss, encoder_weights
+from edgekit.model.keras import Encoder, build_encoder, classification_loss, encoder_weights
 from edgekit.model.weights import Weights, keras_variables
 from edgekit.train.batches import Batch
+from edgekit.train.ngrams import GRAMS, TOKENS, NgramMatrix, initial_grams
 from edgekit.train.settings import TrainSettings
 from edgekit.train.trainer import BETA1, BETA2, CLIP_EPSILON, EPSILON, StepPlan, StepResult, decays
 
@@ -24,9 +26,13 @@ class KerasTrainer:
 
     AdamW is written out because keras.optimizers.AdamW (3.15) adds epsilon to the uncorrected root, where PyTorch
     adds it to the corrected one: the first steps would differ.
+
+    With `ngrams`, the Encoders hold the tokens' own rows, and run on the table that the sums are folded into.
     """
 
-    def __init__(self, config: TransformerConfig, weights: Weights, settings: TrainSettings) -> None:
+    def __init__(
+        self, config: TransformerConfig, weights: Weights, settings: TrainSettings, ngrams: NgramMatrix | None = None
+    ) -> None:
         self.settings = settings
         self.step_count = 0
         self.model, self.average = build_encoder(config, weights), build_encoder(config, weights)
@@ -34,13 +40,23 @@ class KerasTrainer:
         self.names = [names[variable.path] for variable in self.model.trainable_variables]
         self.variables = [variable.value for variable in self.model.trainable_variables]
         self.averages = [variable.value for variable in self.average.trainable_variables]
+        self.table = None
+        if ngrams is not None:
+            self.table = _NgramTable(ngrams, self.names.index(TOKENS))
+            grams = initial_grams(ngrams, config.token_size, settings.seed)
+            self.names.append(GRAMS)
+            self.variables.append(tf.Variable(grams))
+            self.averages.append(tf.Variable(grams))
         self.first = [tf.Variable(tf.zeros_like(variable)) for variable in self.variables]
         self.second = [tf.Variable(tf.zeros_like(variable)) for variable in self.variables]
         dropouts = [self.model.embed.dropout, *(block.dropout for block in self.model.blocks)]
         self.seeds = [dropout.seed_generator.state for dropout in dropouts if dropout.rate > 0]
         labels = tf.TensorSpec([None], tf.int32)
         self._step = tf.function(self._train_step, input_signature=[_TEXTS, _TEXTS, labels, *[_SCALAR] * 4])
-        self._logits = tf.function(lambda ids, mask: self.average((ids, mask)), input_signature=[_TEXTS, _TEXTS])
+        self._logits = tf.function(
+            lambda ids, mask: self._run(self.average, self.averages, ids, mask, training=False),
+            input_signature=[_TEXTS, _TEXTS],
+        )
 
     def step(self, batch: Batch, plan: StepPlan) -> StepResult:
         """Take one training step."""
@@ -57,7 +73,7 @@ class KerasTrainer:
         self, ids: Any, mask: Any, labels: Any, rate: Any, step_size: Any, root_correction: Any, decay: Any
     ) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
-            logits = self.model((ids, mask), training=True)
+            logits = self._run(self.model, self.variables, ids, mask, training=True)
             loss = classification_loss(logits, labels, self.settings.label_smoothing)
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, self.variables)]
         clip = tf.minimum(1.0, self.settings.clip_norm / (tf.linalg.global_norm(gradients) + CLIP_EPSILON))
@@ -72,6 +88,14 @@ class KerasTrainer:
         predictions = tf.argmax(logits, -1, output_type=tf.int32)
         return loss, tf.reduce_sum(tf.cast(predictions == labels, tf.int32))
 
+    def _run(self, model: Encoder, variables: Sequence[Any], ids: Any, mask: Any, *, training: bool) -> Any:
+        """Return the logits of `model`, whose variables and n-grams are `variables`."""
+        if self.table is None:
+            return model((ids, mask), training=training)
+        # Within the scope the model reads the table where it would read its variable.
+        with keras.StatelessScope([(model.embed.tokens.embeddings, self.table.folded(variables))]):
+            return model((ids, mask), training=training)
+
     def logits(self, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the averaged weights' logits."""
         found: NDArray[np.float32] = self._logits(ids, mask).numpy()
@@ -79,7 +103,10 @@ class KerasTrainer:
 
     def weights(self) -> Weights:
         """Return a copy of the averaged weights."""
-        return encoder_weights(self.average)
+        weights = encoder_weights(self.average)
+        if self.table is not None:
+            weights[TOKENS] = self.table.folded(self.averages).numpy()
+        return weights
 
     def state(self) -> Weights:
         """Return a copy of weights, average, both moments, and the count of steps, in Keras's layout."""
@@ -102,3 +129,16 @@ class KerasTrainer:
         for prefix, variables in groups.items():
             for name, variable in zip(self.names, variables, strict=True):
                 yield f"{prefix}/{name}", variable
+
+
+class _NgramTable:
+    """The token table with the sums of the n-grams' embeddings folded in; `tokens` is its place among variables."""
+
+    def __init__(self, matrix: NgramMatrix, tokens: int) -> None:
+        self._tokens = tokens
+        places = np.stack([matrix.rows, matrix.columns], axis=1)
+        self._matrix = tf.SparseTensor(places, matrix.values, matrix.shape)
+
+    def folded(self, variables: Sequence[Any]) -> Any:
+        """Return the table [vocab, size] of the tokens' rows and the n-grams' embeddings, the last of `variables`."""
+        return variables[self._tokens] + tf.sparse.sparse_dense_matmul(self._matrix, variables[-1])

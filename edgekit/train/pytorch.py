@@ -1,6 +1,7 @@
 """The trainer in PyTorch."""
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,21 +10,33 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekit.model.config import TransformerConfig
-from edgekit.model.pytorch import build_encoder, classification_loss, encoder_weights
+from edgekit.model.pytorch import Encoder, build_encoder, classification_loss, encoder_weights
 from edgekit.model.weights import Weights
 from edgekit.train.batches import Batch
+from edgekit.train.ngrams import GRAMS, TOKENS, NgramMatrix, initial_grams
 from edgekit.train.settings import TrainSettings
 from edgekit.train.trainer import BETA1, BETA2, EPSILON, StepPlan, StepResult, decays
 
 
 class PytorchTrainer:
-    """Trains an Encoder with torch.optim.AdamW; `average` is a second Encoder that holds the averaged weights."""
+    """Trains an Encoder with torch.optim.AdamW; `average` is a second Encoder that holds the averaged weights.
 
-    def __init__(self, config: TransformerConfig, weights: Weights, settings: TrainSettings) -> None:
+    With `ngrams`, the Encoders hold the tokens' own rows, and run on the table that the sums are folded into.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, weights: Weights, settings: TrainSettings, ngrams: NgramMatrix | None = None
+    ) -> None:
         self.settings = settings
         self.model = build_encoder(config, weights).train()
         self.average = build_encoder(config, weights)
         self.parameters = dict(self.model.named_parameters())
+        self.averages = dict(self.average.named_parameters())
+        self.table = None
+        if ngrams is not None:
+            self.table = _NgramTable(ngrams)
+            grams = torch.from_numpy(initial_grams(ngrams, config.token_size, settings.seed))
+            self.parameters[GRAMS], self.averages[GRAMS] = nn.Parameter(grams), nn.Parameter(grams.clone())
         groups: list[dict[str, Any]] = [
             {"params": [p for name, p in self.parameters.items() if decays(name)]},
             {"params": [p for name, p in self.parameters.items() if not decays(name)], "weight_decay": 0.0},
@@ -37,7 +50,7 @@ class PytorchTrainer:
         labels = torch.from_numpy(batch.labels)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay the caller's
             torch.manual_seed(plan.seed)
-            logits = self.model(torch.from_numpy(batch.ids), torch.from_numpy(batch.mask))
+            logits = self._run(self.model, self.parameters, batch.ids, batch.mask)
         loss = classification_loss(logits, labels, self.settings.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -50,24 +63,37 @@ class PytorchTrainer:
 
     @torch.no_grad()
     def _update_average(self, decay: float) -> None:
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        torch._foreach_lerp_(list(self.averages.values()), list(self.parameters.values()), 1 - decay)
+
+    def _run(
+        self, model: Encoder, parameters: Mapping[str, Tensor], ids: NDArray[np.int32], mask: NDArray[np.int32]
+    ) -> Tensor:
+        """Return the logits of `model`, whose parameters and n-grams are `parameters`."""
+        inputs = (torch.from_numpy(ids), torch.from_numpy(mask))
+        if self.table is None:
+            return model(*inputs)
+        return torch.func.functional_call(model, {TOKENS: self.table.folded(parameters)}, inputs)
 
     @torch.no_grad()
     def logits(self, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the averaged weights' logits."""
-        found: NDArray[np.float32] = self.average(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+        found: NDArray[np.float32] = self._run(self.average, self.averages, ids, mask).numpy()
         return found
 
+    @torch.no_grad()
     def weights(self) -> Weights:
         """Return a copy of the averaged weights."""
-        return encoder_weights(self.average)
+        weights = encoder_weights(self.average)
+        if self.table is not None:
+            weights[TOKENS] = self.table.folded(self.averages).numpy()
+        return weights
 
     def state(self) -> Weights:
         """Return a copy of weights, average, both moments, and the optimiser's count of steps."""
         steps = {int(state["step"]) for state in self.optimizer.state.values()} or {0}
         return {
-            **_copied("model", self.model.named_parameters()),
-            **_copied("average", self.average.named_parameters()),
+            **_copied("model", self.parameters.items()),
+            **_copied("average", self.averages.items()),
             **_copied("first_moment", self._moments("exp_avg")),
             **_copied("second_moment", self._moments("exp_avg_sq")),
             "optimizer/step": np.array([max(steps)], np.float32),
@@ -87,8 +113,42 @@ class PytorchTrainer:
                 "exp_avg": torch.tensor(state[f"first_moment/{name}"]),
                 "exp_avg_sq": torch.tensor(state[f"second_moment/{name}"]),
             }
-        for name, parameter in self.average.named_parameters():
+        for name, parameter in self.averages.items():
             parameter.copy_(torch.from_numpy(state[f"average/{name}"]))
+
+
+class _NgramTable:
+    """The token table with the sums of the n-grams' embeddings folded in."""
+
+    def __init__(self, matrix: NgramMatrix) -> None:
+        self._matrix, self._transposed = _sparse(matrix), _sparse(matrix.transposed())
+
+    def folded(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Return the table [vocab, size] of the tokens' rows and the n-grams' embeddings in `parameters`."""
+        sums: Tensor = _Product.apply(self._matrix, self._transposed, parameters[GRAMS])
+        return parameters[TOKENS] + sums
+
+
+class _Product(torch.autograd.Function):
+    """matrix @ dense, for a constant matrix: PyTorch's own gradient transposes it anew at every step."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, dense: Tensor) -> Tensor:
+        """Return matrix @ dense."""
+        ctx.transposed = transposed
+        return matrix @ dense
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, Tensor]:
+        """Return the gradient of `dense`."""
+        return None, None, ctx.transposed @ gradients[0]
+
+
+def _sparse(matrix: NgramMatrix) -> Tensor:
+    starts, columns, values = map(torch.from_numpy, (matrix.row_starts, matrix.columns, matrix.values))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PyTorch 2.x calls CSR beta, whatever is done with it
+        return torch.sparse_csr_tensor(starts, columns, values, matrix.shape, check_invariants=True)
 
 
 def _copied(prefix: str, tensors: Iterable[tuple[str, Tensor]]) -> Weights:

@@ -20,8 +20,9 @@ class TrainSettings(BaseModel):
     `hidden_size` to `embedding_size` replace those of the named size where they are given (`embedding_size` 0: not
     factorised). `crop`, `join`, `cut` and `cut_rate` are those of Augmentation.
     `warmup_fraction` is of all steps; the learning rate then falls to 0 along a cosine. `average_decay` is that of
-    the moving average of the weights which is validated and kept (0: the weights themselves). `patience` is the
-    number of epochs without a better validation accuracy after which training stops (0: never).
+    the moving average of the weights which is validated and kept (0: the weights themselves). `ngrams` is the length
+    of the longest character n-grams whose embeddings tokens share while they are trained (0: none; see ngrams.py).
+    `patience` is the number of epochs without a better validation accuracy after which training stops (0: never).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -55,6 +56,7 @@ class TrainSettings(BaseModel):
     join: float = Field(default=0.0, ge=0, le=1)
     cut: float = Field(default=0.0, ge=0, le=1)
     cut_rate: float = Field(default=0.1, gt=0, le=0.5)
+    ngrams: int = Field(default=0, ge=0)
     clip_norm: float = Field(default=1.0, gt=0)
     average_decay: float = Field(default=0.998, ge=0, lt=1)
     patience: int = Field(default=8, ge=0)
@@ -97,6 +99,8 @@ def make_settings(values: Mapping[str, Any]) -> TrainSettings:
             raise UnknownNameError(name, str(values[name]), known)
     if values.get("cut") and values.get("tokenizer", "bpe") != "bpe":
         raise RefusedError(f"--cut varies the subwords of --tokenizer bpe; {values['tokenizer']} has none to vary")
+    if values.get("ngrams", 0) > 0 and values.get("tokenizer", "bpe") == "byte":
+        raise RefusedError("--ngrams shares the letters of subwords; --tokenizer byte has none to share")
     try:
         return TrainSettings(**values)
     except ValidationError as error:

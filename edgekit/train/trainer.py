@@ -12,6 +12,7 @@ from edgekit.model.config import TransformerConfig
 from edgekit.model.weights import Weights
 from edgekit.program import Framework
 from edgekit.train.batches import Batch
+from edgekit.train.ngrams import NgramMatrix
 from edgekit.train.settings import TrainSettings
 
 # AdamW (arXiv:1711.05101) as PyTorch computes it: epsilon is added to the corrected root.
@@ -77,8 +78,12 @@ def check_framework(framework: Framework) -> None:
     check_installed(modules, f"--framework {framework}")
 
 
-def make_trainer(config: TransformerConfig, weights: Weights, settings: TrainSettings) -> Trainer:
+def make_trainer(
+    config: TransformerConfig, weights: Weights, settings: TrainSettings, ngrams: NgramMatrix | None = None
+) -> Trainer:
     """Return the trainer of the framework that `settings` names; imports that framework and no other.
+
+    With `ngrams`, tokens also learn through their n-grams; what the trainer gives has the sum folded in.
 
     Raises MissingExtraError where it is not installed.
     """
@@ -86,8 +91,8 @@ def make_trainer(config: TransformerConfig, weights: Weights, settings: TrainSet
     if settings.framework == "torch":
         from edgekit.train.pytorch import PytorchTrainer
 
-        return PytorchTrainer(config, weights, settings)
+        return PytorchTrainer(config, weights, settings, ngrams)
     set_tensorflow_environment()
     from edgekit.train.keras import KerasTrainer
 
-    return KerasTrainer(config, weights, settings)
+    return KerasTrainer(config, weights, settings, ngrams)

@@ -20,6 +20,7 @@ from edgekit.text.processor import Processor, train_processor
 from edgekit.train.epochs import TextEpochs, encode_examples
 from edgekit.train.loop import EpochRecord, Observer, Position, predict_labels, run_loop
 from edgekit.train.metrics import ClassificationMetrics, classification_metrics
+from edgekit.train.ngrams import ngram_matrix
 from edgekit.train.settings import TrainSettings
 from edgekit.train.state import StateHeader, TrainingState, load_state, remove_state, save_state
 from edgekit.train.trainer import Trainer, check_framework, make_trainer
@@ -124,7 +125,8 @@ def run_training(
     loss is no longer a number.
     """
     settings, dataset, processor = prepared.settings, prepared.dataset, prepared.processor
-    trainer = make_trainer(prepared.config, initial_weights(prepared.config, settings.seed), settings)
+    ngrams = ngram_matrix(processor, settings.ngrams)
+    trainer = make_trainer(prepared.config, initial_weights(prepared.config, settings.seed), settings, ngrams)
     position, best, before_s = _restore(prepared.state, trainer)
     started = time.monotonic()
     finished, best = run_loop(
