@@ -100,13 +100,15 @@ class _Weights:
         """Each constant once, checked against its blob."""
         seen: set[tuple[str, int]] = set()
         for operation in operations:
-            for attribute in operation.attributes.values():
-                blob = attribute.blobFileValue
-                if attribute.WhichOneof("value") != "blobFileValue" or (blob.fileName, blob.offset) in seen:
+            # Compressed weights of iOS 18 are arguments of their constexpr operation; all others are attributes.
+            arguments = [a.value for given in operation.inputs.values() for a in given.arguments if a.HasField("value")]
+            for value in (*operation.attributes.values(), *arguments):
+                blob = value.blobFileValue
+                if value.WhichOneof("value") != "blobFileValue" or (blob.fileName, blob.offset) in seen:
                     continue
                 seen.add((blob.fileName, blob.offset))
                 name = operation.outputs[0].name if operation.outputs else operation.type
-                yield self._constant(name, attribute.type.tensorType, blob)
+                yield self._constant(name, value.type.tensorType, blob)
 
     def _constant(self, name: str, tensor: Any, blob: Any) -> TensorDescription:
         dtype = self.type_name(tensor.dataType)

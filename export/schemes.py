@@ -25,11 +25,13 @@ SCHEMES: dict[str, dict[str, str]] = {
         "coreml": "float16 weights and arithmetic",
     },
     "int8-dynamic": {
-        "tflite": "int8 weights by channel; int8 matrix products, activations quantized as they come",
+        "tflite": "int8 weights by channel, one scale for the token table; int8 matrix products, activations quantized "
+        "as they come",
         "onnx": "int8 weights by channel (7 bits used); int8 matrix products, activations quantized as they come",
     },
     "int8": {
-        "tflite": "int8 weights by channel, int8 activations, integer arithmetic throughout; float32 logits",
+        "tflite": "int8 weights by channel, int8 activations, integer arithmetic but for the mean's division; float32 "
+        "logits",
         "onnx": "int8 weights by channel, int8 inputs and outputs of matrix products; float32 norms and softmax",
     },
     "int8-weight": {
@@ -43,7 +45,8 @@ SCHEMES: dict[str, dict[str, str]] = {
         "coreml": "int4 weights in blocks of 32; float32 arithmetic",
     },
     "int16x8": {
-        "tflite": "int8 weights by channel, int16 activations, integer arithmetic throughout; float32 logits",
+        "tflite": "int8 weights by channel, int16 activations, integer arithmetic but for squares in norms; float32 "
+        "logits",
         "onnx": "int8 weights by channel, int16 inputs and outputs of matrix products; float32 norms and softmax",
     },
     **{

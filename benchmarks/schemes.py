@@ -1,0 +1,125 @@
+"""Every offered cell of scheme × target, on the whole test set: size, accuracy, labels changed.
+
+python benchmarks/schemes.py            all rows, into the README
+python benchmarks/schemes.py --check    one row again, compared with the saved one (what CI runs)
+python benchmarks/schemes.py CHECKPOINT the table of another checkpoint, printed only
+"""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import tables
+
+from edgekit.checkpoint import embedded_checkpoint_path
+from edgekit.cli.output import human_size
+from edgekit.export.schemes import SCHEMES
+from edgekit.export.targets import ALL
+
+COMMAND = "python benchmarks/schemes.py"
+HEADERS = [
+    "target",
+    "scheme",
+    "size",
+    "of fp32",
+    "accuracy",
+    "change",
+    "labels changed",
+    "max |Δ| of the logits",
+    "needs",
+]
+CHECKED = ("tflite", "int8")
+
+
+def main() -> None:
+    """Measure, save and print; exit with 1 where a file is not within its tolerance or a row is not as saved."""
+    if "--check" in sys.argv:
+        check_one_row()
+        return
+    paths = [Path(argument) for argument in sys.argv[1:]]
+    rows = [row for target in ALL for row in measure(paths[0] if paths else embedded_checkpoint_path(), target)]
+    table = tables.markdown_table(HEADERS, [as_cells(row) for row in rows])
+    if paths:
+        print(table)
+    else:
+        tables.save_result("schemes", COMMAND, rows)
+        note = (
+            f"Made by `{COMMAND}`: each file run on the whole held-out set. Core ML files can't be run on Linux: their "
+        )
+        note += "weights were unpacked and compared, their accuracy is not claimed."
+        tables.put_in_readme("schemes", table, note)
+    if not all(row["ok"] for row in rows):
+        raise SystemExit("a file was not made, or is not within its scheme's tolerance")
+
+
+def measure(checkpoint: Path, target: str, *schemes: str) -> list[dict[str, Any]]:
+    """Export a checkpoint to one target in all schemes that it offers (or those named); a row for each."""
+    output = tables.WORK / f"schemes-{checkpoint.name}-{target}"
+    shutil.rmtree(output, ignore_errors=True)
+    offered = schemes or tuple(scheme for scheme, targets in SCHEMES.items() if target in targets)
+    options = ("--target", target, "--quantize", ",".join(offered), "--eval-samples", "all")
+    rows = [row_of(outcome) for outcome in tables.edgekit("export", checkpoint, *options, "-o", output)]
+    whole = next((row["size_bytes"] for row in rows if row["scheme"] == "none"), None)
+    return [row | {"ratio": row["size_bytes"] / whole if whole and "size_bytes" in row else None} for row in rows]
+
+
+def row_of(outcome: dict[str, Any]) -> dict[str, Any]:
+    """What the table and the comparison need of one exported bundle."""
+    row = {name: outcome[name] for name in ("target", "via", "scheme", "ok", "error")}
+    manifest = outcome["manifest"]
+    if manifest is None:
+        return row
+    model = manifest["model"]
+    files = [record for name, record in manifest["files"].items() if name.split("/")[0] == model]
+    evidence = manifest["scheme_details"].get("evidence", {})
+    return row | {
+        "checkpoint_sha256": manifest["source"]["sha256"],
+        "size_bytes": sum(record["size_bytes"] for record in files),
+        "parity": manifest["parity"],
+        "accuracy": manifest["accuracy"],
+        "requires": manifest["requires"],
+        "evidence": {name: value for name, value in evidence.items() if name != "largest"},
+    }
+
+
+def as_cells(row: dict[str, Any]) -> list[str]:
+    """A row as the README shows it."""
+    cells = [row["target"], row["scheme"]]
+    if row["error"]:
+        return [*cells, "–", "–", "–", "–", "–", f"failed: {row['error']}", "–"]
+    cells += [human_size(row["size_bytes"]), f"{row['ratio']:.3f}" if row["ratio"] else "–"]
+    needs = ", ".join(f"{name} {short(value)}" for name, value in row["requires"].items())
+    parity, accuracy = row["parity"], row["accuracy"]
+    if parity["verdict"] == "not-run":
+        return [*cells, "not run", "–", "–", "–", needs]
+    change = 100 * (accuracy["accuracy"] - accuracy["reference_accuracy"])
+    changed = f"{parity['labels_changed']} of {parity['steps']}"
+    difference = f"{parity['max_abs_difference']:.1e}"
+    return [*cells, f"{100 * accuracy['accuracy']:.2f} %", f"{change:+.2f}", changed, difference, needs]
+
+
+def short(requirement: str) -> str:
+    """A requirement without the runtime's own words: they are in the manifest."""
+    return requirement.split(": ")[0] if requirement.startswith("newer") else requirement
+
+
+def check_one_row() -> None:
+    """Export the embedded model to TFLite int8 again and compare with the saved row."""
+    saved = next(row for row in tables.load_result("schemes")["rows"] if (row["target"], row["scheme"]) == CHECKED)
+    now = measure(embedded_checkpoint_path(), *CHECKED)[0]
+    differences = [
+        f"{name}: {saved[name]} is now {now[name]}"
+        for name in ("checkpoint_sha256", "ok", "size_bytes")
+        if saved[name] != now[name]
+    ]
+    accuracy, was = now["accuracy"]["accuracy"], saved["accuracy"]["accuracy"]
+    if abs(accuracy - was) > 0.001:  # another processor may round a tie the other way
+        differences.append(f"accuracy: {was} is now {accuracy}")
+    if differences:
+        raise SystemExit("the saved row of benchmarks/results/schemes.json no longer holds: " + "; ".join(differences))
+    print("tflite int8: as saved,", " | ".join(as_cells(now)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Every offered cell of scheme × target: made, run, measured; its weights compared one by one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.errors import RefusedError
+from edgekit.export.describe import describe_file, size_on_disk
+from edgekit.export.jobs import Job
+from edgekit.export.plan import plan_exports
+from edgekit.export.schemes import (
+    ALIASES,
+    BYTES_PER_WEIGHT,
+    CALIBRATED,
+    SCHEMES,
+    TOLERANCES,
+    check_scheme,
+    reason,
+    refusal,
+    requirements,
+)
+from edgekit.export.targets import TARGETS
+from edgekit.proof.golden import stack_outputs
+from edgekit.proof.prove import choose_samples
+from tests.export.quantized import Quantized, trained_checkpoint
+from tests.export.routes import Routes
+from tests.tiny import tiny_checkpoint
+
+COMPRESSED = [
+    (target, scheme) for scheme, targets in SCHEMES.items() for target in targets if scheme not in ("none", "fp16")
+]
+RUNNABLE = [cell for cell in COMPRESSED if cell[0] != "coreml"]
+REFUSED = [(target, scheme) for scheme, targets in SCHEMES.items() for target in TARGETS if target not in targets]
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Quantized:
+    folder = tmp_path_factory.mktemp("quantized")
+    checkpoint = trained_checkpoint(folder)
+    choose_samples(checkpoint, None).write_steps(folder / "steps.npz")  # real texts, where Routes has random ids
+    return Quantized(routes=Routes(folder=folder, checkpoint=checkpoint), folder=folder)
+
+
+@pytest.mark.parametrize(("target", "scheme"), COMPRESSED)
+def test_weights_took_and_are_within_a_step(quantized: Quantized, target: str, scheme: str) -> None:
+    made, result = quantized.make(target, scheme)
+    evidence = result.details.evidence
+    assert evidence is not None
+    assert evidence.quantized_elements >= 0.95 * evidence.matrix_elements
+    assert 0 < evidence.largest_difference_in_steps <= 1.001
+    assert all(weight.relative_difference > 0 for weight in evidence.largest)
+    assert evidence.largest[0].shape == (259, 32)  # the token table, the largest weight
+    counted = {dtype: count.elements for dtype, count in result.details.weights.items() if dtype != "float32"}
+    assert sum(counted.values()) > 0
+    assert result.details.source_weights["float32"].elements > 0
+    same_operators = (target, scheme) in (("tflite", "int8-dynamic"), ("tflite", "int4-weight"))  # weights in integers
+    assert (result.details.source_operators == result.details.operators) is same_operators
+    assert size_on_disk(made) < 0.75 * size_on_disk(quantized.source(target))
+
+
+@pytest.mark.parametrize(("target", "scheme"), RUNNABLE)
+def test_files_run_and_stay_close(quantized: Quantized, target: str, scheme: str) -> None:
+    made, _ = quantized.make(target, scheme)
+    reference = stack_outputs(quantized.routes.golden("torch").steps, "logits")
+    outputs = stack_outputs(quantized.routes.replay(made, target).steps, "logits")
+    close = float(np.max(np.abs(outputs - reference)) / max(1.0, float(np.max(np.abs(reference)))))
+    assert 0 < close <= TOLERANCES[scheme].relative
+
+
+@pytest.mark.parametrize("scheme", ["int8-dynamic", "int8", "int4-weight"])
+def test_the_route_through_tensorflow_quantizes_its_token_table_too(quantized: Quantized, scheme: str) -> None:
+    made, result = quantized.make("tflite", scheme, "tensorflow")
+    assert result.details.evidence is not None
+    assert result.details.evidence.largest[0].shape == (259, 32)
+    assert "GATHER" in result.details.source_operators
+    assert "EMBEDDING_LOOKUP" in result.details.operators
+    reference = stack_outputs(quantized.routes.golden("tensorflow").steps, "logits")
+    outputs = stack_outputs(quantized.routes.replay(made, "tflite").steps, "logits")
+    assert np.max(np.abs(outputs - reference)) <= TOLERANCES[scheme].relative * max(1.0, np.max(np.abs(reference)))
+
+
+def test_int8_is_integer_arithmetic(quantized: Quantized) -> None:
+    _, result = quantized.make("tflite", "int8")
+    operators = result.details.operators
+    assert operators["QUANTIZE"] + operators["DEQUANTIZE"] <= 6  # in, out, and around the division
+    assert sum(count.elements for dtype, count in result.details.weights.items() if dtype == "float32") <= 64
+
+
+def test_a_compressed_file_is_reproducible(quantized: Quantized, tmp_path: Path) -> None:
+    from edgekit.export.quantize import for_onnx, for_tflite
+
+    for target, module in (("tflite", for_tflite), ("onnx", for_onnx)):
+        made, _ = quantized.make(target, "int8")
+        again = tmp_path / made.name
+        module.compress(quantized.source(target), again, "int8", quantized.calibration())
+        assert again.read_bytes() == made.read_bytes()
+
+
+@pytest.mark.parametrize(("target", "scheme"), REFUSED)
+def test_what_a_target_cannot_do_is_refused_by_name(tmp_path: Path, target: str, scheme: str) -> None:
+    assert len(reason(scheme, target)) > 10
+    assert str(refusal(scheme, target)).startswith(f"{target} does not offer {scheme}: ")
+    config = tiny_checkpoint(tmp_path).config
+    (plan,) = plan_exports("tiny", config, targets=[target], schemes=[scheme], output=tmp_path)
+    assert isinstance(plan.problem, RefusedError)
+    assert scheme in str(plan.problem)
+
+
+def test_a_job_for_a_refused_cell_is_refused_too(quantized: Quantized, tmp_path: Path) -> None:
+    from edgekit.export.operations import run_job
+
+    job = Job(
+        op="compress",
+        target="onnx",
+        scheme="palette4",
+        input=str(quantized.source("onnx")),
+        output=str(tmp_path / "model.onnx"),
+        result="",
+    )
+    with pytest.raises(RefusedError, match="palettes are a format of Core ML"):
+        run_job(job)
+
+
+def test_aliases_mean_schemes_and_recipes_that_exist() -> None:
+    from ai_edge_quantizer import recipe
+
+    assert {check_scheme(alias) for alias in ALIASES} <= set(SCHEMES)
+    assert check_scheme("w8a8") == "int8"
+    assert check_scheme("w8a16") == "int16x8"
+    for alias in ALIASES:
+        assert alias.startswith("w8a") or callable(getattr(recipe, alias))
+
+
+def test_every_scheme_is_complete() -> None:
+    for scheme in SCHEMES:
+        assert scheme in TOLERANCES
+        assert BYTES_PER_WEIGHT[scheme] <= 4
+        for target in TARGETS:
+            assert (refusal(scheme, target) is None) == (target in SCHEMES[scheme])
+
+
+def test_requirements_are_the_files_own(quantized: Quantized) -> None:
+    for target, scheme, wanted in (
+        ("onnx", "int8-weight", {"onnx": "opset 18"}),
+        ("onnx", "int4-weight", {"onnx": "opset 21"}),
+        ("coreml", "int8-weight", {"coreml": "specification 8: iOS 17, macOS 14"}),
+        ("coreml", "int4-weight", {"coreml": "specification 9: iOS 18, macOS 15"}),
+    ):
+        version = describe_file(quantized.make(target, scheme)[0]).version
+        assert requirements(scheme, target, "torch", version) == wanted
+    for scheme in (scheme for scheme, targets in SCHEMES.items() if "tflite" in targets):
+        for via in ("torch", "tensorflow"):
+            assert "2.14" in requirements(scheme, "tflite", via, "3")["tflite-runtime"]
+
+
+def test_jobs_name_a_scheme_and_bring_texts() -> None:
+    fields = {"op": "compress", "target": "tflite", "input": "a", "output": "b", "result": "c"}
+    with pytest.raises(ValueError, match="is none of none, fp16"):
+        Job.model_validate(fields | {"scheme": "int9"})
+    for scheme in CALIBRATED:
+        with pytest.raises(ValueError, match="needs 'calibration'"):
+            Job.model_validate(fields | {"scheme": scheme})
+
+
+def test_a_masked_score_does_not_stretch_the_range() -> None:
+    from edgekit.export.quantize.for_tflite import narrow_mask
+
+    ranges = {
+        "mask": {"min": np.float32([-1e4]), "max": np.float32([0])},
+        "scores": {"min": np.float32([-10_007.0]), "max": np.float32([5.0])},
+        "other": {"min": np.float32([-3.0]), "max": np.float32([2.0])},
+    }
+    narrowed = narrow_mask(ranges)
+    assert narrowed["mask"]["min"] == narrowed["scores"]["min"] == -22  # twice 7, and the margin
+    assert narrowed["other"] is ranges["other"]
+    assert narrow_mask({"other": ranges["other"]}) == {"other": ranges["other"]}
+
+
+def test_palettes_are_near_the_best() -> None:
+    """Panter and Dite's bound for many values of a normal distribution: 2.72 σ² / 4^bits."""
+    from edgekit.export.quantize.for_coreml import choose_palette
+
+    weight = np.random.default_rng(0).normal(size=(128, 512)).astype(np.float32)
+    for bits in (4, 6, 8):
+        table, indices = choose_palette(weight, bits)
+        values = np.array(table)[np.array(indices)].reshape(weight.shape)
+        assert len(table) == 2**bits
+        assert np.mean((values - weight) ** 2) <= 1.4 * 2.72 / 4**bits
+        nearest = np.min(np.abs(weight.ravel()[:500, None] - np.array(table)), axis=1)
+        np.testing.assert_allclose(np.abs(values - weight).ravel()[:500], nearest, atol=1e-6)
