@@ -36,7 +36,7 @@ SCHEMES: dict[str, dict[str, str]] = {
     },
     "int8-weight": {
         "tflite": "int8 weights by channel, unpacked by a DEQUANTIZE; float32 arithmetic",
-        "onnx": f"int8 weights in blocks of 128, {_NBITS}",
+        "onnx": f"int8 weights in blocks of 32 to 128, {_NBITS}",
         "coreml": "int8 weights by channel; float32 arithmetic",
     },
     "int4-weight": {

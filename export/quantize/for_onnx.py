@@ -19,6 +19,7 @@ from edgekit.proof.golden import read_golden
 _PRODUCTS = ["MatMul", "Gemm"]
 #: the table gets one scale, which is enough for 8 bits: onnxruntime 1.31 has no Gather with a scale for each row
 _TABLE = ["Gather"]
+_BLOCKS = (32, 64, 128)
 
 
 def compress(source: Path, output: Path, scheme: str, calibration: Path | None) -> Evidence:
@@ -74,11 +75,11 @@ def _quantize_static(source: Path, output: Path, scheme: str, calibration: Path 
 
 
 def _quantize_weights(source: Path, output: Path, *, bits: int) -> None:
-    """Blocks of 32 for 4 bits; of 128 for 8, where a scale for each 32 weights would be an eighth of the file."""
+    """Blocks of 32 for 4 bits; for 8, where scales weigh more than they help, those that make the file smallest."""
     model = ONNXModel(_load(source))
     model.replace_gemm_with_matmul()
     config = DefaultWeightOnlyQuantConfig(
-        block_size=32 if bits == 4 else 128,
+        block_size=32 if bits == 4 else _smallest_blocks(model.model),
         is_symmetric=True,
         bits=bits,
         op_types_to_quantize=("MatMul", "Gather") if bits == 4 else ("MatMul",),
@@ -91,6 +92,18 @@ def _quantize_weights(source: Path, output: Path, *, bits: int) -> None:
     products = output.with_name("products.onnx")
     onnx.save(tool.model.model, products)
     _quantize_table(products, output)
+
+
+def _smallest_blocks(model: Any) -> int:
+    """The size of blocks whose weights, filled up to whole blocks, and scales (4 bytes each) take the least room."""
+    constants = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    shapes = [constants[node.input[1]] for node in model.graph.node if _is_product(node, constants)]
+    sizes = {block: sum(columns * -(-rows // block) * (block + 4) for rows, columns in shapes) for block in _BLOCKS}
+    return min(sizes, key=lambda block: (sizes[block], -block))
+
+
+def _is_product(node: Any, constants: dict[str, Any]) -> bool:
+    return node.op_type == "MatMul" and len(constants.get(node.input[1], ())) == 2
 
 
 class _Reader(CalibrationDataReader):
