@@ -45,9 +45,10 @@ def machine() -> str:
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as GitHub renders it."""
-    lines = ["| " + " | ".join(headers) + " |", "|" + "---|" * len(headers)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+    """A table as GitHub renders it; a | in a cell is escaped."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (headers, *rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in escaped]
+    return "\n".join([lines[0], "|" + "---|" * len(headers), *lines[1:]])
 
 
 def put_in_readme(name: str, table: str, note: str) -> None:
