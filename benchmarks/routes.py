@@ -4,7 +4,6 @@ python benchmarks/routes.py            all rows, into the README
 python benchmarks/routes.py --check    one row again, compared with the saved one (what CI runs)
 """
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,27 +42,7 @@ def tensorflow_checkpoint() -> Path:
 
 def measure(checkpoint: Path, *options: str) -> list[dict[str, Any]]:
     """Export a checkpoint with these options and return a row for each bundle."""
-    output = tables.WORK / f"routes-{checkpoint.name}"
-    shutil.rmtree(output, ignore_errors=True)
-    exported = tables.edgekit("export", checkpoint, *options, "-o", output)
-    return [row_of(outcome) for outcome in exported]
-
-
-def row_of(outcome: dict[str, Any]) -> dict[str, Any]:
-    """What the table and the comparison need of one exported bundle."""
-    row = {name: outcome[name] for name in ("target", "via", "scheme", "ok", "error")}
-    manifest = outcome["manifest"]
-    if manifest is None:
-        return row
-    model = manifest["model"]
-    files = {name: record for name, record in manifest["files"].items() if name.split("/")[0] == model}
-    return row | {
-        "checkpoint": Path(manifest["source"]["path"]).name,
-        "checkpoint_sha256": manifest["source"]["sha256"],
-        "size_bytes": sum(record["size_bytes"] for record in files.values()),
-        "parity": manifest["parity"],
-        "accuracy": manifest["accuracy"],
-    }
+    return tables.export_rows(f"routes-{checkpoint.name}", checkpoint, *options)
 
 
 def as_cells(row: dict[str, Any]) -> list[str]:
@@ -90,17 +69,7 @@ def check_one_row() -> None:
         and row["checkpoint"] == "language-id"
     )
     now = measure(embedded_checkpoint_path(), "--target", "tflite", "--eval-samples", "all")[0]
-    differences = []
-    for name in ("checkpoint_sha256", "ok", "size_bytes"):
-        if saved[name] != now[name]:
-            differences.append(f"{name}: {saved[name]} is now {now[name]}")
-    if saved["parity"]["steps"] != now["parity"]["steps"]:
-        differences.append(f"steps: {saved['parity']['steps']} is now {now['parity']['steps']}")
-    accuracy, was = now["accuracy"]["accuracy"], saved["accuracy"]["accuracy"]
-    if abs(accuracy - was) > 0.001:  # another processor may round a tie the other way
-        differences.append(f"accuracy: {was} is now {accuracy}")
-    if differences:
-        raise SystemExit("the saved row of benchmarks/results/routes.json no longer holds: " + "; ".join(differences))
+    tables.check_same_row("routes", saved, now)
     print("tflite via torch, float32: as saved,", " | ".join(as_cells(now)))
 
 

@@ -5,7 +5,6 @@ python benchmarks/schemes.py --check    one row again, compared with the saved o
 python benchmarks/schemes.py CHECKPOINT the table of another checkpoint, printed only
 """
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,32 +54,11 @@ def main() -> None:
 
 def measure(checkpoint: Path, target: str, *schemes: str) -> list[dict[str, Any]]:
     """Export a checkpoint to one target in all schemes that it offers (or those named); a row for each."""
-    output = tables.WORK / f"schemes-{checkpoint.name}-{target}"
-    shutil.rmtree(output, ignore_errors=True)
     offered = schemes or tuple(scheme for scheme, targets in SCHEMES.items() if target in targets)
     options = ("--target", target, "--quantize", ",".join(offered), "--eval-samples", "all")
-    rows = [row_of(outcome) for outcome in tables.edgekit("export", checkpoint, *options, "-o", output)]
+    rows = tables.export_rows(f"schemes-{checkpoint.name}-{target}", checkpoint, *options)
     whole = next((row["size_bytes"] for row in rows if row["scheme"] == "none"), None)
     return [row | {"ratio": row["size_bytes"] / whole if whole and "size_bytes" in row else None} for row in rows]
-
-
-def row_of(outcome: dict[str, Any]) -> dict[str, Any]:
-    """What the table and the comparison need of one exported bundle."""
-    row = {name: outcome[name] for name in ("target", "via", "scheme", "ok", "error")}
-    manifest = outcome["manifest"]
-    if manifest is None:
-        return row
-    model = manifest["model"]
-    files = [record for name, record in manifest["files"].items() if name.split("/")[0] == model]
-    evidence = manifest["scheme_details"].get("evidence", {})
-    return row | {
-        "checkpoint_sha256": manifest["source"]["sha256"],
-        "size_bytes": sum(record["size_bytes"] for record in files),
-        "parity": manifest["parity"],
-        "accuracy": manifest["accuracy"],
-        "requires": manifest["requires"],
-        "evidence": {name: value for name, value in evidence.items() if name != "largest"},
-    }
 
 
 def as_cells(row: dict[str, Any]) -> list[str]:
@@ -108,16 +86,7 @@ def check_one_row() -> None:
     """Export the embedded model to TFLite int8 again and compare with the saved row."""
     saved = next(row for row in tables.load_result("schemes")["rows"] if (row["target"], row["scheme"]) == CHECKED)
     now = measure(embedded_checkpoint_path(), *CHECKED)[0]
-    differences = [
-        f"{name}: {saved[name]} is now {now[name]}"
-        for name in ("checkpoint_sha256", "ok", "size_bytes")
-        if saved[name] != now[name]
-    ]
-    accuracy, was = now["accuracy"]["accuracy"], saved["accuracy"]["accuracy"]
-    if abs(accuracy - was) > 0.001:  # another processor may round a tie the other way
-        differences.append(f"accuracy: {was} is now {accuracy}")
-    if differences:
-        raise SystemExit("the saved row of benchmarks/results/schemes.json no longer holds: " + "; ".join(differences))
+    tables.check_same_row("schemes", saved, now)
     print("tflite int8: as saved,", " | ".join(as_cells(now)))
 
 

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,47 @@ def edgekit(*argv: str | Path) -> Any:
     if not run.stdout:
         raise SystemExit(f"failed with exit code {run.returncode}: {' '.join(command)}")
     return json.loads(run.stdout)
+
+
+def export_rows(name: str, checkpoint: Path, *options: str) -> list[dict[str, Any]]:
+    """Export a checkpoint with these options into a folder of this name; a row for each bundle."""
+    output = WORK / name
+    shutil.rmtree(output, ignore_errors=True)
+    return [row_of(outcome) for outcome in edgekit("export", checkpoint, *options, "-o", output)]
+
+
+def row_of(outcome: dict[str, Any]) -> dict[str, Any]:
+    """What tables and comparisons need of one exported bundle."""
+    row = {name: outcome[name] for name in ("target", "via", "scheme", "ok")}
+    row["error"] = outcome["error"] and outcome["error"].split(" (log:")[0]  # the log is on this machine only
+    manifest = outcome["manifest"]
+    if manifest is None:
+        return row
+    model = manifest["model"]
+    files = [record for name, record in manifest["files"].items() if name.split("/")[0] == model]
+    evidence = manifest["scheme_details"].get("evidence", {})
+    return row | {
+        "checkpoint": Path(manifest["source"]["path"]).name,
+        "checkpoint_sha256": manifest["source"]["sha256"],
+        "size_bytes": sum(record["size_bytes"] for record in files),
+        "parity": manifest["parity"],
+        "accuracy": manifest["accuracy"],
+        "requires": manifest["requires"],
+        "evidence": {name: value for name, value in evidence.items() if name != "largest"},
+    }
+
+
+def check_same_row(name: str, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Exit with what differs between a saved row of benchmarks/results/NAME.json and the same row measured again."""
+    same = ("checkpoint_sha256", "ok", "size_bytes")
+    differences = [f"{field}: {saved[field]} is now {now[field]}" for field in same if saved[field] != now[field]]
+    accuracy, was = now["accuracy"]["accuracy"], saved["accuracy"]["accuracy"]
+    if abs(accuracy - was) > 0.001:  # another processor may round a tie the other way
+        differences.append(f"accuracy: {was} is now {accuracy}")
+    if saved["parity"]["steps"] != now["parity"]["steps"]:
+        differences.append(f"steps: {saved['parity']['steps']} is now {now['parity']['steps']}")
+    if differences:
+        raise SystemExit(f"a saved row of benchmarks/results/{name}.json no longer holds: {'; '.join(differences)}")
 
 
 def save_result(name: str, command: str, rows: Any) -> None:
