@@ -53,7 +53,7 @@ def _round(model: Any, scheme: str) -> Any:
 
 
 def _palettize(model: Any, bits: int) -> Any:
-    """coremltools' palettizer with our own choice of values: its k-means takes an hour for 8 bits of a small model."""
+    """coremltools' palettizer with our own choice of values: its k-means took 59 s for 8 bits of 0.68 M weights."""
     config = optimize.OpPalettizerConfig(
         mode="custom", lut_function=lambda weight: choose_palette(weight, bits), weight_threshold=MINIMUM_ELEMENTS
     )

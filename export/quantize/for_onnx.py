@@ -17,7 +17,7 @@ from edgekit.export.to_onnx import write_model
 from edgekit.proof.golden import read_golden
 
 _PRODUCTS = ["MatMul", "Gemm"]
-#: the table gets one scale, which is enough for 8 bits: onnxruntime 1.31 has no Gather with a scale for each row
+#: the table gets one scale: onnxruntime 1.31's quantizers give a Gather more only in 4 bits
 _TABLE = ["Gather"]
 _BLOCKS = (32, 64, 128)
 
@@ -48,7 +48,7 @@ def _load(source: Path) -> Any:
 
 
 def _quantize_dynamic(source: Path, output: Path) -> None:
-    """`reduce_range`: weights use 7 of their 8 bits, or sums would saturate on x86 processors without VNNI."""
+    """`reduce_range`: weights use 7 of 8 bits: sums can saturate on x86 without VNNI (not tried: VNNI here)."""
     quantize_dynamic(_load(source), output, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
 
 
@@ -59,7 +59,8 @@ def _quantize_table(source: Path, output: Path) -> None:
 def _quantize_static(source: Path, output: Path, scheme: str, calibration: Path | None) -> None:
     """Matrix products between QuantizeLinear and DequantizeLinear; norms, softmax and the mask stay in float32.
 
-    With the additions quantized too, the mask's -1e4 takes the whole range of the scores: 3 points of accuracy.
+    With all operators quantized, among them the addition of the mask's -1e4, models of 5 and 10 languages lost 2.6 and
+    2.7 points of accuracy.
     """
     table = output.with_name("table.onnx")
     _quantize_table(source, table)

@@ -36,6 +36,19 @@ def quantized_weights(path: Path) -> dict[str, StoredWeight]:
     return found
 
 
+def outputs_of_odd_rows(path: Path, block: int) -> list[str]:
+    """Names of what operators give whose constant float32 matrix has rows that are no whole number of blocks."""
+    model = flatbuffer_utils.read_model(str(path))
+    found = []
+    for subgraph in model.subgraphs:
+        for operator in subgraph.operators:
+            tensors = [subgraph.tensors[index] for index in operator.inputs if index >= 0]
+            constant = [t for t in tensors if model.buffers[t.buffer].data is not None and is_matrix(_shape(t))]
+            if any(t.type == schema.TensorType.FLOAT32 and _shape(t)[-1] % block for t in constant):
+                found.append(subgraph.tensors[operator.outputs[0]].name.decode())
+    return found
+
+
 def _unpack(model: Any, subgraph: Any, tensor: Any, data: bytes) -> StoredWeight:
     shape = _shape(tensor)
     if tensor.type == schema.TensorType.INT4:

@@ -15,11 +15,11 @@ from tests.export.routes import LENGTH, Routes
 from tests.tiny import write_data
 
 
-def trained_checkpoint(folder: Path) -> Checkpoint:
+def trained_checkpoint(folder: Path, **changes: int) -> Checkpoint:
     """A checkpoint that has learnt its data: random weights amplify the rounding of others as no trained model does."""
     write_data(folder / "data.tsv")
     shape = {"max-length": LENGTH, "hidden-size": 64, "ffn-size": 128, "embedding-size": 32, "num-layers": 2}
-    options = shape | {"num-heads": 2, "epochs": 10, "batch-size": 16, "seed": 0, "tokenizer": "byte"}
+    options = shape | {"num-heads": 2, "epochs": 10, "batch-size": 16, "seed": 0, "tokenizer": "byte"} | changes
     argv = [sys.executable, "-P", "-m", "edgekit", "train", "--data", "data.tsv", "-o", "tiny"]
     argv += [part for name, value in options.items() for part in (f"--{name}", str(value))]
     subprocess.run(argv, cwd=folder, check=True, capture_output=True)

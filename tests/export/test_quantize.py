@@ -21,6 +21,7 @@ from edgekit.export.schemes import (
     requirements,
 )
 from edgekit.export.targets import TARGETS
+from edgekit.program import Framework
 from edgekit.proof.golden import stack_outputs
 from edgekit.proof.prove import choose_samples
 from tests.export.quantized import Quantized, trained_checkpoint
@@ -189,3 +190,19 @@ def test_palettes_are_near_the_best() -> None:
         assert np.mean((values - weight) ** 2) <= 1.4 * 2.72 / 4**bits
         nearest = np.min(np.abs(weight.ravel()[:500, None] - np.array(table)), axis=1)
         np.testing.assert_allclose(np.abs(values - weight).ravel()[:500], nearest, atol=1e-6)
+
+
+@pytest.mark.parametrize("framework", ["torch", "tensorflow"])
+def test_int4_takes_rows_that_are_no_whole_blocks(tmp_path: Path, framework: Framework) -> None:
+    """The embedded model's token table has rows of 28."""
+    odd = trained_checkpoint(tmp_path, **{"embedding-size": 28})
+    choose_samples(odd, None).write_steps(tmp_path / "steps.npz")
+    made = Quantized(routes=Routes(folder=tmp_path, checkpoint=odd), folder=tmp_path)
+    path, result = made.make("tflite", "int4-weight", framework)
+    assert result.details.evidence is not None
+    assert (259, 28) in [weight.shape for weight in result.details.evidence.largest]
+    assert {weight.dtype for weight in result.details.evidence.largest} == {"int4"}
+    reference = stack_outputs(made.routes.golden("torch").steps, "logits")
+    outputs = stack_outputs(made.routes.replay(path, "tflite").steps, "logits")
+    limit = TOLERANCES["int4-weight"].relative * max(1.0, float(np.max(np.abs(reference))))
+    assert np.max(np.abs(outputs - reference)) <= limit

@@ -83,7 +83,7 @@ def test_recipes_that_change_nothing_are_caught(
 
     from edgekit.export.quantize import for_tflite
 
-    monkeypatch.setattr(for_tflite, "_recipe", lambda scheme: getattr(recipes, recipe)())
+    monkeypatch.setattr(for_tflite, "_recipe", lambda scheme, model: getattr(recipes, recipe)())
     with pytest.raises(ExportError, match="did not take"):
         for_tflite.compress(quantized.source("tflite"), tmp_path / "model.tflite", "int8-dynamic", None)
 
@@ -96,7 +96,7 @@ def test_a_recipe_that_skips_the_token_table_is_caught(
 
     from edgekit.export.quantize import for_tflite
 
-    monkeypatch.setattr(for_tflite, "_recipe", lambda scheme: recipes.static_wi8_ai8())
+    monkeypatch.setattr(for_tflite, "_recipe", lambda scheme, model: recipes.static_wi8_ai8())
     source = quantized.source("tflite")
     with pytest.raises(ExportError, match=r"int8 left '.*' \[259, 64\] in float32"):
         for_tflite.compress(source, tmp_path / "model.tflite", "int8", quantized.calibration())
