@@ -204,5 +204,8 @@ def test_int4_takes_rows_that_are_no_whole_blocks(tmp_path: Path, framework: Fra
     assert {weight.dtype for weight in result.details.evidence.largest} == {"int4"}
     reference = stack_outputs(made.routes.golden("torch").steps, "logits")
     outputs = stack_outputs(made.routes.replay(path, "tflite").steps, "logits")
+    evidence = made.make("coreml", "int4-weight", framework)[1].details.evidence
+    assert evidence is not None
+    assert (259, 28) in [weight.shape for weight in evidence.largest]
     limit = TOLERANCES["int4-weight"].relative * max(1.0, float(np.max(np.abs(reference))))
     assert np.max(np.abs(outputs - reference)) <= limit
