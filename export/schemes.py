@@ -106,10 +106,9 @@ class Tolerance:
 #: float32 is design rule 1; float16 keeps 11 significant bits in each weight (and, in ONNX, in each of some 20
 #: successive products and sums). The others are lossy on purpose. Their bounds were set by hand, after a look at
 #: trained models of 5 and 10 languages in TFLite and ONNX: 2 to 4 times the worst |Δ| seen, 3 to 5 times the worst
-#: share of labels, and then held on the embedded model (int16x8 the closest: 0.130). They catch a broken file (a range cut
-#: off, wrong scales), and are no promise of quality, for which the accuracy is measured. Those of palettes are by
-#: analogy with integers of as many bits: Core ML was not run. Models of random weights amplify rounding and can miss
-#: them.
+#: share of labels. They then held on the embedded model (int16x8 the closest: 0.130). They catch a broken file (a
+#: range cut off, wrong scales), and are no promise of quality, for which the accuracy is measured. Those of palettes
+#: are by analogy with integers of as many bits: Core ML was not run. Models of random weights can miss them.
 TOLERANCES = {
     "none": Tolerance(relative=1e-5),
     "fp16": Tolerance(relative=2e-2),
