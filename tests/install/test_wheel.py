@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.bundle import find_bundles
 from tests.conftest import lacking
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,7 @@ def tflite_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A proven TFLite bundle of the embedded model, made in the full environment."""
     parent = tmp_path_factory.mktemp("bundles")
     run(sys.executable, "-P", "-m", "edgekit", "export", "-o", parent, "--eval-samples", "50", cwd=parent)
-    return next(parent.glob("*.edgekit"))
+    return find_bundles(parent)[0]
 
 
 @pytest.mark.slow
