@@ -15,6 +15,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import tables
@@ -22,7 +23,7 @@ import tables
 from edgekit.checkpoint import Checkpoint, embedded_checkpoint_path, load_checkpoint
 from edgekit.model.sizes import parameter_count
 from edgekit.predict import predict_texts
-from edgekit.text.datasets import Example, reload_data
+from edgekit.text.datasets import Dataset, Example, reload_data
 
 COMMAND = "python benchmarks/language_id.py"
 PEERS = {"langdetect": "1.0.9", "py3langid": "0.4.0", "lingua-language-detector": "2.1.1"}
@@ -42,11 +43,11 @@ class Row:
 def main() -> None:
     """Measure all, save, and put the table into the README."""
     checkpoint = load_checkpoint(embedded_checkpoint_path())
-    test = all_test_examples(checkpoint)
+    test = all_test_examples()
     if "--check" in sys.argv:
         check_embedded(checkpoint, test)
         return
-    rows = [measure_embedded(checkpoint, test), *measure_linear(checkpoint, test), *measure_peers(checkpoint, test)]
+    rows = [measure_embedded(checkpoint, test), *measure_linear(test), *measure_peers(checkpoint, test)]
     tables.save_result("language_id", COMMAND, [vars(row) for row in rows])
     cells = [
         [
@@ -62,19 +63,25 @@ def main() -> None:
     tables.put_in_readme("language_id", tables.markdown_table(headers, cells), note)
 
 
-def all_test_examples(checkpoint: Checkpoint) -> list[Example]:
-    """Every text of the test part, those that exist in several languages (which training leaves out) among them."""
-    if checkpoint.data is None:
+@cache
+def data() -> Dataset:
+    """What the embedded model was trained on, read once for all that is measured here."""
+    record = load_checkpoint(embedded_checkpoint_path()).data
+    if record is None:
         raise SystemExit("the embedded checkpoint has no record of its data")
-    dataset = reload_data(checkpoint.data)
-    return sorted((*dataset.test, *dataset.ambiguous_test))
+    return reload_data(record)
 
 
-def languages_of(checkpoint: Checkpoint) -> dict[str, set[str]]:
+def all_test_examples() -> list[Example]:
+    """Every text of the test part, those that exist in several languages (which training leaves out) among them."""
+    return sorted((*data().test, *data().ambiguous_test))
+
+
+@cache
+def languages_of_texts() -> dict[str, set[str]]:
     """Every language that has each text, anywhere in the data."""
     found: dict[str, set[str]] = defaultdict(set)
-    dataset = reload_data(checkpoint.data) if checkpoint.data else None
-    for part in (dataset.train, dataset.validation, dataset.test, dataset.ambiguous_test) if dataset else ():
+    for part in (data().train, data().validation, data().test, data().ambiguous_test):
         for example in part:
             found[example.text].add(example.label)
     return found
@@ -85,17 +92,16 @@ def score(
     weights: int,
     predicted: Sequence[str],
     test: Sequence[Example],
-    checkpoint: Checkpoint,
     same: Callable[[str, str], bool] = lambda answer, label: answer == label,
 ) -> Row:
     """The three numbers for one list of answers."""
-    languages = languages_of(checkpoint)
+    languages = languages_of_texts()
     strict = [same(answer, example.label) for answer, example in zip(predicted, test, strict=True)]
     anyone = [
         any(same(answer, label) for label in languages[example.text])
         for answer, example in zip(predicted, test, strict=True)
     ]
-    clear = set(reload_data(checkpoint.data).test) if checkpoint.data else set()
+    clear = set(data().test)
     single = [right for right, example in zip(strict, test, strict=True) if example in clear]
     row = Row(
         name=name,
@@ -114,16 +120,16 @@ def measure_embedded(checkpoint: Checkpoint, test: Sequence[Example]) -> Row:
     """The embedded model, in the framework that trained it."""
     answers = predict_texts(checkpoint.path, [example.text for example in test], top_k=1)
     predicted = [answer[0][0] for answer in answers]
-    return score("**edgekit, embedded**", parameter_count(checkpoint.config), predicted, test, checkpoint)
+    return score("**edgekit, embedded**", parameter_count(checkpoint.config), predicted, test)
 
 
-def measure_linear(checkpoint: Checkpoint, test: Sequence[Example]) -> list[Row]:
+def measure_linear(test: Sequence[Example]) -> list[Row]:
     """Linear models over character 1- to 4-grams, trained on the same text."""
     from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
     from sklearn.linear_model import SGDClassifier
     from sklearn.svm import LinearSVC
 
-    train = reload_data(checkpoint.data).train if checkpoint.data else ()
+    train = data().train
     grams: dict[str, Any] = {"analyzer": "char_wb", "ngram_range": (1, 4), "lowercase": True}
     models = {
         "linear, 1- to 4-grams, counts, logistic": (
@@ -137,7 +143,7 @@ def measure_linear(checkpoint: Checkpoint, test: Sequence[Example]) -> list[Row]
         features = vectorizer.fit_transform([example.text for example in train])
         classifier.fit(features, [example.label for example in train])
         predicted = classifier.predict(vectorizer.transform([example.text for example in test]))
-        rows.append(score(name, classifier.coef_.size, list(predicted), test, checkpoint))
+        rows.append(score(name, classifier.coef_.size, list(predicted), test))
     return rows
 
 
@@ -154,7 +160,7 @@ def measure_peers(checkpoint: Checkpoint, test: Sequence[Example]) -> list[Row]:
         job = {"peer": peer, "languages": languages, "texts": [example.text for example in test]}
         script = [environment / "bin" / "python", tables.ROOT / "benchmarks" / "language_id_peers.py"]
         run = subprocess.run(script, input=json.dumps(job), stdout=subprocess.PIPE, text=True, check=True)
-        rows.append(score(f"{peer} {PEERS[peer]}", 0, json.loads(run.stdout), test, checkpoint, same_language))
+        rows.append(score(f"{peer} {PEERS[peer]}", 0, json.loads(run.stdout), test, same_language))
     return rows
 
 

@@ -63,7 +63,6 @@ def run_process(
     except subprocess.TimeoutExpired as error:
         raise ProcessError(f"{argv[0]} did not finish within {timeout_s:.0f} s and was ended", log=log) from error
     finally:
-        _kill_group(child)
         with _running_lock:
             _running.discard(child)
     text = log.read_bytes() if log else stderr

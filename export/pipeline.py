@@ -28,7 +28,7 @@ from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
 
 DEFAULT_TIMEOUT_S = 1800.0
 #: the same hashes in every worker, so that two exports of one checkpoint give the same bytes
-WORKER_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
+WORKER_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TF_CPP_MIN_LOG_LEVEL": "2"}  # the rest is the worker's own
 
 _CALIBRATION = "calibration.npz"
 _STAGES = {"convert": "converting", "compress": "quantizing", "reference": "computing"}
@@ -133,7 +133,6 @@ def _compute_reference(session: _Session) -> Path:
     session.samples.write_steps(steps)
     fields = {"op": "reference", "source": session.sources[session.checkpoint.framework], "steps": str(steps)}
     _run_job(session, Job.model_validate(fields | _paths(session, "reference", golden)), "reference")
-    session.samples.add_labels(golden)
     session.on_stage("reference", "done")
     return golden
 

@@ -44,10 +44,6 @@ class Samples:
         steps = text_steps({"ids": self.ids, "mask": self.mask}, SIGNATURE)
         write_golden(path, Golden(steps=steps, labels=self.labels))
 
-    def add_labels(self, golden: Path) -> None:
-        """Add the true labels to the reference outputs that a worker wrote."""
-        write_golden(golden, Golden(steps=read_golden(golden).steps, labels=self.labels))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
