@@ -8,6 +8,8 @@ EdgekitError                 edgekit says no: one clear line, exit code 1
 ├── CheckpointError          a checkpoint that is broken, incomplete or not safe to load
 ├── OutputError              an output that exists, is in use, read-only or does not fit
 ├── BundleError              a bundle that is broken, changed or not safe to read
+├── DeviceError              a device that can't be reached or used, with what to do
+│   └── DeviceLostError      ... that vanished in the middle of something
 └── ProcessError             a process that failed, hung or was killed
     ├── ExportError          ... while converting, with the last meaningful lines of its log
     └── RunnerError          ... while running an exported file
@@ -64,6 +66,30 @@ class OutputError(EdgekitError):
 
 class BundleError(EdgekitError):
     """A bundle that is incomplete, changed since it was written, or not safe to read."""
+
+
+class DeviceError(EdgekitError):
+    """A device can't be reached or used; the text says what to do next.
+
+    Attributes: address (`ssh:user@host`, `adb:SERIAL`), argv, returncode, stdout and stderr of the command that failed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        address: str = "",
+        argv: tuple[str, ...] = (),
+        returncode: int | None = None,
+        stdout: str = "",
+        stderr: str = "",
+    ) -> None:
+        self.address, self.argv, self.returncode, self.stdout, self.stderr = address, argv, returncode, stdout, stderr
+        super().__init__(message)
+
+
+class DeviceLostError(DeviceError):
+    """A device vanished in the middle: the link dropped, the cable was pulled, the daemon died."""
 
 
 class ProcessError(EdgekitError):

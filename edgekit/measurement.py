@@ -1,0 +1,168 @@
+"""The Measurement: raw samples of one bundle on one device with one accelerator, and what they are worth.
+
+Durations are in milliseconds, sizes in bytes, temperatures in degrees Celsius, frequencies in MHz, shares in [0, 1].
+Every number that is shown can be computed again from `Samples`.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Verdict = Literal["valid", "throttled", "noisy", "fell-back", "wrong-output", "unproven"]
+VERDICTS: tuple[Verdict, ...] = ("valid", "throttled", "noisy", "fell-back", "wrong-output", "unproven")
+Accelerator = Literal["cpu", "gpu", "nnapi", "npu", "edgetpu", "coreml"]
+ACCELERATORS: tuple[Accelerator, ...] = ("cpu", "gpu", "nnapi", "npu", "edgetpu", "coreml")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DeviceFacts(_Record):
+    """What a device says of itself; None or empty where it does not say.
+
+    `address` is what the user types: `local`, `ssh:user@host`, `adb:SERIAL`. `runtimes` maps a runtime (litert,
+    tflite-runtime, onnxruntime, benchmark_model) to its version there.
+    """
+
+    address: str
+    state: str = "ready"
+    advice: str = ""
+    model: str = ""
+    soc: str = ""
+    machine: str = ""
+    cores: int | None = None
+    memory_bytes: int | None = None
+    os: str = ""
+    python: str | None = None
+    runtimes: dict[str, str] = {}
+    accelerators: tuple[str, ...] = ()
+    cpu_flags: tuple[str, ...] = ()
+
+
+class Conditions(_Record):
+    """What a device was like at one moment; None or empty where it does not say.
+
+    `throttled` are `vcgencmd get_throttled`'s bits (0–3 now, 16–19 since boot); `thermal_status` is Android's, 0 to 6.
+    """
+
+    time: str
+    temperatures_c: dict[str, float] = {}
+    throttled: int | None = None
+    thermal_status: int | None = None
+    frequencies_mhz: tuple[float, ...] = ()
+    governor: str | None = None
+    load_1min: float | None = None
+    battery_percent: float | None = None
+    charging: bool | None = None
+    free_memory_bytes: int | None = None
+
+
+class Samples(_Record):
+    """Everything that was measured, unrounded and in order.
+
+    `cold_*` have one entry a fresh process: from its start to the loaded file, of loading alone, and of the first
+    inference. `warmup_ms` and `latency_ms` are single inferences; `steps` tells which golden step each of `latency_ms`
+    ran. `curve` holds (seconds since the start, median ms of a window, temperature or None) of `--sustained`.
+    """
+
+    cold_start_ms: tuple[float, ...] = ()
+    load_ms: tuple[float, ...] = ()
+    first_inference_ms: tuple[float, ...] = ()
+    warmup_ms: tuple[float, ...] = ()
+    latency_ms: tuple[float, ...] = ()
+    steps: tuple[int, ...] = ()
+    curve: tuple[tuple[float, float, float | None], ...] = ()
+    peak_memory_bytes: int | None = None
+    baseline_memory_bytes: int | None = None
+    energy_mj_per_inference: float | None = None
+
+
+class OperatorTime(_Record):
+    """Time of one kind of operator (or one node) in one inference, from the runtime's own profile."""
+
+    name: str
+    kind: str
+    count: int
+    ms: float
+
+
+class LeftBehind(_Record):
+    """Operators that the accelerator did not take, and why, where it says."""
+
+    operator: str
+    count: int
+    reason: str = ""
+
+
+class Coverage(_Record):
+    """What really ran where: `actual` names it as the runtime does ("XNNPACK", "CPU", "QNN"); None: it can't be told."""
+
+    actual: str
+    nodes: int | None = None
+    nodes_on_accelerator: int | None = None
+    partitions: int | None = None
+    share_of_time: float | None = None
+    left_behind: tuple[LeftBehind, ...] = ()
+    note: str = ""
+
+
+class Settings(_Record):
+    """How it was measured, as asked for on the command line."""
+
+    num_threads: int = 1
+    num_runs: int = 50
+    min_secs: float = 1.0
+    max_secs: float = 150.0
+    warmup_runs: int = 1
+    cold_starts: int = 3
+    pin_cores: tuple[int, ...] = ()
+    sustained_secs: float = 0.0
+    cooldown_secs: float = 0.0
+    op_profile: bool = False
+    real_lengths: bool = True
+
+
+class DeviceParity(_Record):
+    """Outputs on that device beside the golden ones, as `Parity` has it; `verdict` is not-run where they can't be had."""
+
+    verdict: Literal["within-tolerance", "failed", "not-run"]
+    steps: int = 0
+    max_abs_difference: float | None = None
+    tolerance: float | None = None
+    labels_changed: int | None = None
+    note: str = ""
+
+
+class Measurement(_Record):
+    """One bundle on one device with one accelerator.
+
+    `evidence` are the sentences behind the verdict; `fingerprint` identifies device and tools (two measurements are
+    comparable where it is equal); `bundle_sha256` is that of the bundle's manifest, `model_sha256` that of its file.
+    """
+
+    schema_version: Literal[1] = 1
+    id: str = ""
+    time: str
+    bundle: str
+    bundle_sha256: str
+    model_sha256: str
+    model_size_bytes: int
+    target: str
+    scheme: str
+    runtime: str
+    runtime_version: str
+    tool: str
+    device: DeviceFacts
+    fingerprint: str
+    accelerator: Accelerator
+    coverage: Coverage
+    settings: Settings
+    samples: Samples
+    before: Conditions
+    after: Conditions
+    parity: DeviceParity
+    accuracy: float | None = None
+    operators: tuple[OperatorTime, ...] = ()
+    verdict: Verdict
+    evidence: tuple[str, ...] = ()
