@@ -20,7 +20,7 @@ import tables
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.checkpoint import embedded_checkpoint_path
 from edgekit.errors import RunnerError
-from edgekit.export.schemes import SCHEMES, TOLERANCES
+from edgekit.export.schemes import SCHEMES, tolerance_of
 from edgekit.proof.golden import read_golden
 from edgekit.proof.parity import compare_outputs
 
@@ -82,7 +82,7 @@ def run_old(python: Path, bundle: Bundle) -> str:
     if run.returncode != 0:
         said = next((event["message"] for event in events if event["event"] == "error"), f"exit {run.returncode}")
         raise RunnerError(" ".join(said.split()).split(". ")[0])
-    tolerance = TOLERANCES[bundle.manifest.scheme]
+    tolerance = tolerance_of([bundle.manifest.scheme])
     golden, produced = read_golden(bundle.golden_path), read_golden(outputs)
     parity = compare_outputs(golden, produced, tolerance.relative, tolerance.labels_changed)
     if parity.verdict == "within-tolerance":

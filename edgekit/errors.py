@@ -4,6 +4,7 @@ EdgekitError                 edgekit says no: one clear line, exit code 1
 ├── UnknownNameError         a target, scheme, size, ... that does not exist (names the nearest)
 ├── RefusedError             a combination that exists but that edgekit will not do, with the reason
 ├── MissingExtraError        a library that an optional extra brings
+├── RecipeError              a quantization recipe that is broken, contradicts itself or fits no module
 ├── DataError                a data file that can't be trained on
 ├── CheckpointError          a checkpoint that is broken, incomplete or not safe to load
 ├── OutputError              an output that exists, is in use, read-only or does not fit
@@ -50,6 +51,10 @@ class MissingExtraError(EdgekitError):
     def __init__(self, module: str, extra: str, needed_for: str) -> None:
         self.module, self.extra = module, extra
         super().__init__(f"{needed_for} needs {module}, which is not installed: pip install 'edgekit-toolkit[{extra}]'")
+
+
+class RecipeError(EdgekitError):
+    """A quantization recipe is broken, contradicts itself, or names modules that do not exist (names the nearest)."""
 
 
 class DataError(EdgekitError):

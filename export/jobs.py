@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from edgekit.export.recipes import Recipe
 from edgekit.export.schemes import CALIBRATED, SCHEMES
 from edgekit.program import SourceRef
 
@@ -31,7 +32,8 @@ class Job(_Record):
     """One piece of work for one worker process.
 
     - `convert`: build the program of `source` and write it to `output` as `target`, in `scheme`.
-    - `compress`: write the float32 file `input` of `target` again, in `scheme`; no framework of the source is needed.
+    - `compress`: write the float32 file `input` of `target` again, in `scheme`, or as `recipe` says for the modules of
+      the checkpoint `source`; no framework is needed.
     - `reference`: run the module of `source` on the inputs of `steps` and write them, with its outputs, to `output`.
 
     Paths are absolute. `calibration` are steps of real text for schemes that quantize activations with fixed ranges;
@@ -43,6 +45,7 @@ class Job(_Record):
     source: SourceRef | None = None
     target: TargetName | None = None
     scheme: SchemeName = "none"
+    recipe: Recipe | None = None
     input: str | None = None
     output: str
     result: str
@@ -60,11 +63,18 @@ class Job(_Record):
         for field in needed[self.op]:
             if getattr(self, field) is None:
                 raise ValueError(f"a {self.op!r} job needs {field!r}")
-        if self.op == "compress" and self.scheme == "none":
-            raise ValueError("a 'compress' job needs a scheme other than 'none'")
-        if self.op == "compress" and self.scheme in CALIBRATED and self.calibration is None:
-            raise ValueError(f"a job for {self.scheme!r} needs 'calibration'")
+        if self.op == "compress":
+            self._check_compress()
         return self
+
+    def _check_compress(self) -> None:
+        if self.recipe is None and self.scheme == "none":
+            raise ValueError("a 'compress' job needs a scheme other than 'none', or a recipe")
+        if self.recipe and self.source is None:
+            raise ValueError("a 'compress' job with a recipe needs 'source'")
+        for scheme in self.recipe.schemes if self.recipe else (self.scheme,):
+            if scheme in CALIBRATED and self.calibration is None:
+                raise ValueError(f"a job for {scheme!r} needs 'calibration'")
 
 
 class JobError(_Record):

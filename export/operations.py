@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.checkpoint import load_checkpoint
 from edgekit.errors import EdgekitError, RefusedError
 from edgekit.export.checks import check_signatures, check_weights
 from edgekit.export.describe import SignatureDescription, describe_file
 from edgekit.export.jobs import Evidence, Job, JobDetails, JobResult, WeightCount
+from edgekit.export.quantize.mixture import Mixture, mixture_of
 from edgekit.export.schemes import refusal
 from edgekit.extras import EXTRAS, installed_version
 from edgekit.program import Program, Signature, SourceRef
 from edgekit.proof.golden import Arrays, Golden, Step, read_golden, write_golden
 from edgekit.sources.checkpoint import open_source
+
+Compress = Callable[[Path, Path, Mixture, Path | None], Evidence | None]
 
 #: modules whose versions decide what is written
 TOOLS = {
@@ -47,16 +51,24 @@ def _convert(job: Job) -> JobResult:
 
 def _compress(job: Job) -> JobResult:
     source = Path(str(job.input))
-    compress = _compressor(str(job.target), job.scheme)
+    compress = find_compressor(str(job.target), job.scheme)
+    asked = _mixture(job)
     before = describe_file(source)
     calibration = Path(job.calibration) if job.calibration else None
     return _write(
         job,
-        lambda path: compress(source, path, job.scheme, calibration),
+        lambda path: compress(source, path, asked, calibration),
         source_weights=before.weights,
         source_operators=before.operators,
         signatures=before.signatures,
     )
+
+
+def _mixture(job: Job) -> Mixture:
+    """What a compress job asks for: its scheme, or its recipe resolved for the modules of its checkpoint."""
+    if job.recipe is None:
+        return Mixture(scheme=job.scheme)
+    return mixture_of(job.recipe, load_checkpoint(Path(_source(job).path)), str(job.target))
 
 
 def _write(
@@ -192,8 +204,11 @@ def _converter(target: str) -> Callable[..., None]:
     return to_reference.convert_savedmodel if target == "savedmodel" else to_reference.convert_pt2
 
 
-def _compressor(target: str, scheme: str) -> Callable[[Path, Path, str, Path | None], Evidence | None]:
-    """The `compress(source, output, scheme, calibration)` of a target; only its own libraries are loaded."""
+def find_compressor(target: str, scheme: str) -> Compress:
+    """The `compress(source, output, asked, calibration)` of a target; only its own libraries are loaded.
+
+    `scheme` is "none" for a mixture of schemes. Raises RefusedError for what the target does not offer.
+    """
     refused = refusal(scheme, target)
     if refused:
         raise RefusedError(refused)
@@ -214,8 +229,8 @@ def _compressor(target: str, scheme: str) -> Callable[[Path, Path, str, Path | N
     return for_coreml.compress
 
 
-def _fp16(compress: Callable[[Path, Path], None]) -> Callable[[Path, Path, str, Path | None], None]:
-    return lambda source, output, scheme, calibration: compress(source, output)
+def _fp16(compress: Callable[[Path, Path], None]) -> Compress:
+    return lambda source, output, asked, calibration: compress(source, output)
 
 
 def _files(output: Path) -> tuple[str, ...]:

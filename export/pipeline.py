@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,20 +14,19 @@ from edgekit import bundle as bundles
 from edgekit import extras
 from edgekit.bundle import MANIFEST, Manifest
 from edgekit.checkpoint import Checkpoint
-from edgekit.errors import EdgekitError, ExportError, OutputError
-from edgekit.export.jobs import Job, JobResult, read_result, write_job
+from edgekit.errors import EdgekitError
+from edgekit.export.jobs import Job, JobResult
 from edgekit.export.plan import PlannedExport
 from edgekit.export.quantize.calibration import Calibration, choose_calibration
-from edgekit.export.schemes import CALIBRATED, SCHEMES, TOLERANCES, requirements
+from edgekit.export.schemes import SCHEMES, requirements, tolerance_of
+from edgekit.export.workers import run_worker
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
-from edgekit.processes import kill_running, run_process
+from edgekit.processes import kill_running
 from edgekit.program import FRAMEWORKS, Framework, SourceRef
 from edgekit.proof.prove import Samples, choose_samples, prove_file
 from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
 
 DEFAULT_TIMEOUT_S = 1800.0
-#: the same hashes in every worker, so that two exports of one checkpoint give the same bytes
-WORKER_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TF_CPP_MIN_LOG_LEVEL": "2"}  # the rest is the worker's own
 
 _CALIBRATION = "calibration.npz"
 _STAGES = {"convert": "converting", "compress": "quantizing", "reference": "computing"}
@@ -90,7 +88,7 @@ def export_checkpoint(
         if plan.problem:
             raise plan.problem
     extras.check_installed((checkpoint.framework,), f"the reference outputs of {checkpoint.name}")
-    if calibration is None and any(plan.scheme in CALIBRATED for plan in plans):
+    if calibration is None and any(plan.calibrated for plan in plans):
         calibration = choose_calibration(checkpoint)
     output = plans[0].path.parent
     with scratch_directory(output) as scratch:
@@ -160,7 +158,7 @@ def _export_one(session: _Session, plan: PlannedExport, reference: Future[Path])
 def _convert(session: _Session, plan: PlannedExport, folder: Path) -> JobResult:
     """Write the target file into `folder`: converted in its scheme, or made from the float32 file schemes share."""
     output = folder / plan.target.file
-    if plan.target.reference or (plan.scheme in plan.target.converted and plan.scheme != "none"):
+    if plan.target.reference or (not plan.recipe and plan.scheme in plan.target.converted and plan.scheme != "none"):
         return _run_job(session, _conversion(session, plan, plan.scheme, output), plan.name)
     shared = session.scratch / f"{plan.target.name}-{plan.route}" / plan.target.file
     converted = _float_file(session, plan, shared)
@@ -168,8 +166,9 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path) -> JobResult:
         copy = shutil.copytree if shared.is_dir() else shutil.copyfile
         copy(shared, output)
         return converted
-    fields = {"op": "compress", "input": str(shared), "target": plan.target.name, "scheme": plan.scheme}
-    if plan.scheme in CALIBRATED:
+    fields: dict[str, Any] = {"op": "compress", "input": str(shared), "target": plan.target.name}
+    fields |= {"recipe": plan.recipe, "source": session.sources[plan.route]} if plan.recipe else {"scheme": plan.scheme}
+    if plan.calibrated:
         fields["calibration"] = str(session.scratch / _CALIBRATION)
     made = _run_job(session, Job.model_validate(fields | _paths(session, plan.name, output)), plan.name)
     counts = {
@@ -205,35 +204,11 @@ def _paths(session: _Session, name: str, output: Path) -> dict[str, str]:
 
 
 def _run_job(session: _Session, job: Job, name: str) -> JobResult:
-    """Run one worker process to its end.
-
-    Raises ExportError: it raised, crashed, was killed or hung. Its log stays in `.edgekit/logs`.
-    """
-    path, log = session.scratch / f"{name}.job.json", session.logs / f"{name}.log"
-    write_job(job, path)
-    log.unlink(missing_ok=True)
-    argv = [sys.executable, "-P", "-m", "edgekit.export.worker", str(path)]
+    """Run one worker process when a slot is free; its log stays in `.edgekit/logs`."""
     with session.slots:
         session.on_stage(name, _STAGES[job.op])
-        try:
-            run = run_process(argv, timeout_s=session.timeout_s, log=log, cwd=session.scratch, env=WORKER_ENVIRONMENT)
-        except EdgekitError as error:
-            raise ExportError(f"{name}: {error}", log=log) from error
-    result = read_result(Path(job.result))
-    if result is None:
-        if "No space left on device" in run.stderr:  # LLVM inside litert-torch 0.10 prints this and ends the process
-            raise OutputError(f"{name}: can't write {job.output}: the disk is full; nothing was changed there")
-        ended = f"died of signal {-run.returncode}" if run.returncode < 0 else f"ended with {run.returncode}"
-        raise ExportError(f"{name}: the converter {ended}{_last_words(run.stderr)}", returncode=run.returncode, log=log)
-    if result.error:
-        raise ExportError(f"{name}: {result.error.message}", returncode=run.returncode, log=log)
-    return result
-
-
-def _last_words(text: str) -> str:
-    """The last line that says something, for an error message."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f": {lines[-1][:300]}" if lines else ""
+        log = session.logs / f"{name}.log"
+        return run_worker(job, name, folder=session.scratch, log=log, timeout_s=session.timeout_s)
 
 
 def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: Path, result: JobResult) -> Manifest:
@@ -243,7 +218,7 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
     _collect_logs(session, plan, folder / bundles.LOG)
     checkpoint.processor.save(folder / bundles.TOKENIZER)
     bundles.write_labels(folder / bundles.LABELS, checkpoint.labels)
-    tolerance = TOLERANCES[plan.scheme]
+    tolerance = tolerance_of(plan.schemes)
     proof = prove_file(
         folder / plan.target.file,
         plan.target.runtime,
@@ -261,7 +236,7 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
         via=plan.route,
         scheme=plan.scheme,
         scheme_details=_scheme_details(session, plan, result),
-        requires=requirements(plan.scheme, plan.target.name, plan.route, result.details.version),
+        requires=requirements(plan.schemes, plan.target.name, plan.route, result.details.version),
         model=plan.target.file,
         runtime=plan.target.runtime,
         signatures=(encoder_signature(checkpoint, plan.route),),
@@ -276,9 +251,12 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
 def _scheme_details(session: _Session, plan: PlannedExport, result: JobResult) -> dict[str, Any]:
     """What the scheme became: in words, as counted, and with which texts it was calibrated."""
     details = result.details.model_dump(mode="json", exclude={"seconds", "steps", "version"}, exclude_none=True)
-    if session.calibration and plan.scheme in CALIBRATED:
+    if plan.recipe:
+        details["recipe"] = plan.recipe.model_dump(mode="json", exclude={"found"})
+    if session.calibration and plan.calibrated:
         details["calibration"] = session.calibration.record.model_dump(mode="json")
-    return {"becomes": SCHEMES[plan.scheme][plan.target.name]} | details
+    becomes = [SCHEMES[scheme][plan.target.name] for scheme in plan.schemes]
+    return {"becomes": "; beside it: ".join(becomes)} | details
 
 
 def _collect_logs(session: _Session, plan: PlannedExport, output: Path) -> None:

@@ -1,16 +1,22 @@
 """What an export will do, decided before any framework is loaded: routes, schemes, sizes and refusals."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit import extras
 from edgekit.bundle import MANIFEST, SUFFIX
-from edgekit.errors import EdgekitError, RefusedError
-from edgekit.export.schemes import BYTES_PER_WEIGHT, check_scheme, refusal
+from edgekit.errors import EdgekitError, RecipeError, RefusedError
+from edgekit.export.quantize.mixture import check_rules_take
+from edgekit.export.quantize.modules import source_modules
+from edgekit.export.recipes import SUFFIX as RECIPE_SUFFIX
+from edgekit.export.recipes import Recipe, check_mixable, read_recipe, resolve_recipe
+from edgekit.export.schemes import ALIASES, BYTES_PER_WEIGHT, CALIBRATED, check_scheme, refusal
 from edgekit.export.targets import Target, find_frameworks, find_targets
 from edgekit.model.config import TransformerConfig
 from edgekit.model.sizes import parameter_count
+from edgekit.model.weights import parameter_shapes
 from edgekit.outputs import check_replaceable
 from edgekit.program import Framework
 
@@ -19,7 +25,8 @@ from edgekit.program import Framework
 class PlannedExport:
     """One bundle to be made: where from, by which route, and where to.
 
-    `expected_size_bytes` counts the weights only; `problem` is why it can't be made, if so.
+    `scheme` is the recipe's name where there is a `recipe`. `expected_size_bytes` counts the weights only; `problem` is
+    why it can't be made, if so.
     """
 
     target: Target
@@ -28,11 +35,22 @@ class PlannedExport:
     path: Path
     expected_size_bytes: int
     problem: EdgekitError | None
+    recipe: Recipe | None = None
 
     @property
     def name(self) -> str:
         """The bundle's name without its suffix."""
         return self.path.name.removesuffix(SUFFIX)
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """The schemes that the file holds."""
+        return self.recipe.schemes if self.recipe else (self.scheme,)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether making it needs texts for the ranges of activations."""
+        return bool(CALIBRATED & set(self.schemes))
 
 
 def plan_exports(
@@ -47,39 +65,68 @@ def plan_exports(
 ) -> list[PlannedExport]:
     """List the bundles that these options ask for, each with what stands in its way.
 
-    Without `via` each target takes its default route. Raises UnknownNameError for a name that does not exist.
+    `schemes` are names of schemes, or recipe files (`*.toml`). Without `via` each target takes its default route.
+    Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that can't be read.
     """
     frameworks = find_frameworks(list(via))
+    asked = [_scheme_or_recipe(name) for name in dict.fromkeys(ALIASES.get(name, name) for name in schemes)]
     plans = []
     for target in find_targets(list(targets)):
         for route in frameworks or [target.default_route]:
-            for scheme in dict.fromkeys(check_scheme(name) for name in schemes):
+            for scheme in asked:
+                recipe = scheme if isinstance(scheme, Recipe) else None
+                label = scheme.name if isinstance(scheme, Recipe) else scheme
                 suffix = "" if route == target.default_route else f"-via-{route}"
-                path = output / f"{model_name}.{target.name}-{scheme}{suffix}{SUFFIX}"
+                path = output / f"{model_name}.{target.name}-{label}{suffix}{SUFFIX}"
                 plans.append(
                     PlannedExport(
                         target=target,
                         route=route,
-                        scheme=scheme,
+                        scheme=label,
+                        recipe=recipe,
                         path=path,
-                        expected_size_bytes=round(parameter_count(config) * BYTES_PER_WEIGHT[scheme]),
-                        problem=_problem(target, route, scheme, path, force=force),
+                        expected_size_bytes=_expected_size_bytes(config, scheme),
+                        problem=_problem(config, target, route, scheme, path, force=force),
                     )
                 )
     return plans
 
 
-def _problem(target: Target, route: Framework, scheme: str, path: Path, *, force: bool) -> EdgekitError | None:
+def _scheme_or_recipe(name: str) -> str | Recipe:
+    return read_recipe(Path(name)) if name.endswith(RECIPE_SUFFIX) else check_scheme(name)
+
+
+def _expected_size_bytes(config: TransformerConfig, scheme: str | Recipe) -> int:
+    """The weights in one scheme, or each in that of its module."""
+    if isinstance(scheme, str):
+        return round(parameter_count(config) * BYTES_PER_WEIGHT[scheme])
+    try:
+        schemes = resolve_recipe(scheme, source_modules(config))
+    except RecipeError:
+        return 0  # `problem` says why
+    shapes = parameter_shapes(config)
+    return round(
+        sum(math.prod(shape) * BYTES_PER_WEIGHT[schemes[name.rsplit(".", 1)[0]]] for name, shape in shapes.items())
+    )
+
+
+def _problem(
+    config: TransformerConfig, target: Target, route: Framework, scheme: str | Recipe, path: Path, *, force: bool
+) -> EdgekitError | None:
     """The first thing that stands in the way of one export, without loading any framework."""
     if route not in target.routes:
         reason = f"{target.name} is {target.default_route}'s own format: it can't be reached via {route}"
         return RefusedError(f"{reason}; leave out --via, or use --via {target.default_route}")
-    refused = refusal(scheme, target.name)
+    refused = refusal(scheme, target.name) if isinstance(scheme, str) else None
     if refused:
         return RefusedError(refused)
     try:
+        if isinstance(scheme, Recipe):
+            check_mixable(scheme, target.name)
+            check_rules_take(scheme, resolve_recipe(scheme, source_modules(config)), target.name)
         extras.check_installed(target.routes[route], f"exporting {target.name} via {route}")
-        extras.check_installed(_quantizers(target, scheme), f"exporting {target.name} as {scheme}")
+        label = scheme if isinstance(scheme, str) else scheme.name
+        extras.check_installed(_quantizers(target, label), f"exporting {target.name} as {label}")
         check_replaceable(path, force=force, marker=MANIFEST)
     except EdgekitError as error:
         return error

@@ -1,6 +1,7 @@
 """Quantization schemes: the vocabulary of `--quantize`, and what each becomes in each target."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -166,10 +167,23 @@ def reason(scheme: str, target: str) -> str:
     return _REASONS[target, scheme]
 
 
-def requirements(scheme: str, target: str, via: str, version: str) -> dict[str, str]:
-    """What a file needs to run; `version` is the file's own, as `describe_file` gives it.
+def tolerance_of(schemes: Sequence[str]) -> Tolerance:
+    """What "within tolerance" means for a file of these schemes: the widest of theirs."""
+    each = [TOLERANCES[scheme] for scheme in schemes]
+    if all(tolerance.labels_changed == 1 for tolerance in each):
+        return Tolerance(relative=max(tolerance.relative for tolerance in each))
+    lossy = [tolerance for tolerance in each if tolerance.labels_changed < 1]
+    return Tolerance(
+        relative=max(tolerance.relative for tolerance in each),
+        labels_changed=max(tolerance.labels_changed for tolerance in lossy),
+    )
 
-    The oldest tflite-runtime is the one that benchmarks/oldest_runtime.py loaded such a file in.
+
+def requirements(schemes: Sequence[str], target: str, via: str, version: str) -> dict[str, str]:
+    """What a file of these schemes needs to run; `version` is the file's own, as `describe_file` gives it.
+
+    The oldest tflite-runtime is the one that benchmarks/oldest_runtime.py loaded such files in: of several schemes, the
+    first that this one did not run decides.
     """
     if target == "onnx":
         return {"onnx": version}
@@ -177,7 +191,8 @@ def requirements(scheme: str, target: str, via: str, version: str) -> dict[str, 
         number = int(version.split()[0])
         return {"coreml": f"specification {number}: {_COREML_SYSTEMS[number]}"}
     if target == "tflite":
-        return {"tflite-runtime": oldest_tflite_runtime().get(f"{scheme}-via-{via}", "not tried")}
+        tried = [oldest_tflite_runtime().get(f"{scheme}-via-{via}", "not tried") for scheme in schemes]
+        return {"tflite-runtime": next((found for found in tried if not found[0].isdigit()), tried[0])}
     return {}
 
 

@@ -23,7 +23,7 @@ def run_export(
         list[str] | None,
         typer.Option(
             help="Schemes: none, fp16, int8-dynamic, int8, int8-weight, int4-weight, int16x8, palette4, palette6, "
-            "palette8 (edgekit schemes explains them)."
+            "palette8 (edgekit schemes explains them); or a recipe file (*.toml) that gives each module its own."
         ),
     ] = None,
     via: Annotated[
@@ -57,6 +57,8 @@ def run_export(
         edgekit export checkpoints/mine --target tflite --quantize int8-dynamic,int8 --calibration-data texts.csv
 
         edgekit export checkpoints/mine --target onnx --via torch,tensorflow --eval-samples all
+
+        edgekit export checkpoints/mine --target tflite --quantize recipes/mine.tflite-mixed.toml
     """
     from edgekit.checkpoint import embedded_checkpoint_path, load_checkpoint
     from edgekit.cli.output import print_json, split_list, stderr
@@ -118,7 +120,7 @@ def _calibrate(
     from edgekit.export.quantize.calibration import choose_calibration
     from edgekit.export.schemes import CALIBRATED
 
-    if not any(plan.scheme in CALIBRATED and plan.problem is None for plan in plans):
+    if not any(plan.calibrated and plan.problem is None for plan in plans):
         if data:
             wanted = " or ".join(sorted(CALIBRATED))
             raise RefusedError(f"--calibration-data has no use here: only {wanted} are calibrated")

@@ -63,13 +63,14 @@ def run_verify(
 
 def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
     from edgekit.bundle import check_files, open_bundle
-    from edgekit.export.schemes import TOLERANCES, check_scheme
+    from edgekit.export.recipes import schemes_of
+    from edgekit.export.schemes import tolerance_of
     from edgekit.proof.prove import prove_file
 
     bundle = open_bundle(path)
     check_files(bundle)
     manifest = bundle.manifest
-    tolerance = TOLERANCES[check_scheme(manifest.scheme)]
+    tolerance = tolerance_of(schemes_of(manifest))
     proof = prove_file(
         bundle.model_path,
         manifest.runtime,

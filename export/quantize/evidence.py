@@ -23,6 +23,13 @@ LARGE_SHARE = 0.02
 #: rounding moves a weight by half a step; scales that are themselves rounded, and ranges cut for accuracy, by more
 LARGEST_STEPS = 1.001
 SHOWN = 10
+_BYTE = ("int8", "uint8")
+#: stored dtypes that a scheme may give a weight
+DTYPES = {
+    **dict.fromkeys(("int8-dynamic", "int8-weight", "int8", "int16x8"), _BYTE),
+    "int4-weight": ("int4",),
+    **{f"palette{bits}": (f"palette{bits}",) for bits in (4, 6, 8)},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,20 +45,31 @@ class StoredWeight:
     step: NDArray[Any]
 
 
-def check_quantized(scheme: str, source: Mapping[str, Floats], stored: Mapping[str, StoredWeight]) -> Evidence:
+def check_quantized(
+    scheme: str,
+    source: Mapping[str, Floats],
+    stored: Mapping[str, StoredWeight],
+    wanted: Mapping[str, str],
+    *,
+    each: bool = False,
+) -> Evidence:
     """Compare the quantized weights of a file with the float32 ones they were made from, by name.
 
-    Raises ExportError, naming the tensor, where the scheme took on none, left one of the largest in float, or stored
-    values that are not the source's to within one step.
+    `wanted` are the weights that were to be quantized (those of products and tables), and the scheme of each; `scheme`
+    names the whole. Raises ExportError, naming the tensor, where none was quantized, a large one (with `each`: any) was
+    left in float or has another type than its scheme's, or stored values are not the source's to within one step.
     """
-    matrices = {name: values for name, values in source.items() if is_matrix(values.shape)}
-    if not any(name in stored for name in matrices):
-        raise ExportError(f"{scheme} did not take: not one of {len(matrices)} matrices of weights is quantized")
-    total = sum(values.size for values in matrices.values())
-    for name, values in sorted(matrices.items(), key=lambda item: (-item[1].size, item[0])):
-        if name not in stored and values.size >= LARGE_SHARE * total:
+    total = sum(values.size for values in source.values() if is_matrix(values.shape))
+    if not any(name in stored for name in wanted):
+        raise ExportError(f"{scheme} did not take: not one of {len(wanted)} matrices of weights is quantized")
+    for name in sorted(wanted, key=lambda name: (-source[name].size, name)):
+        values = source[name]
+        if name not in stored and (each or values.size >= LARGE_SHARE * total):
             share = f"{100 * values.size / total:.0f} % of all"
             raise ExportError(f"{scheme} left {name!r} {list(values.shape)} in float32, {share} weights of matrices")
+        if name in stored and stored[name].dtype not in DTYPES[wanted[name]]:
+            asked = f"{stored[name].dtype}, not as {wanted[name]} has it"
+            raise ExportError(f"{scheme} did not take: {name!r} is stored as {asked}")
     weights = [_compare(scheme, name, source[name], stored[name]) for name in source if name in stored]
     weights.sort(key=lambda weight: (-math.prod(weight.shape), weight.name))
     return Evidence(

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit.export.jobs import Evidence
 from edgekit.export.quantize.coreml_weights import float_weights, quantized_weights
-from edgekit.export.quantize.evidence import check_quantized
+from edgekit.export.quantize.mixture import Mixture
 from edgekit.export.to_coreml import make_reproducible
 
 #: smaller constants stay float: a palette or scales would weigh as much
@@ -22,47 +23,57 @@ _ROUNDS = 50
 _BINS = 1024
 
 
-def compress(source: Path, output: Path, scheme: str, calibration: Path | None) -> Evidence:
-    """Write the float32 package `source` to `output` in `scheme`; `calibration` is not needed for weights.
+def compress(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> Evidence:
+    """Write the float32 package `source` to `output` as `asked`; `calibration` is not needed for weights.
 
-    Raises ExportError where the scheme did not take on the weights.
+    Raises ExportError where a scheme did not take on its weights.
     """
     del calibration
+    floats = float_weights(source)
+    large = {name: values for name, values in floats.items() if values.size >= MINIMUM_ELEMENTS and values.ndim > 1}
+    wanted = dict.fromkeys(large, asked.scheme) if asked.schemes is None else asked.select_constants(large)
     model = ct.models.MLModel(str(source), skip_model_load=True)
-    made = (
-        _palettize(model, int(scheme.removeprefix("palette")))
-        if scheme.startswith("palette")
-        else _round(model, scheme)
-    )
+    for scheme in asked.used:
+        names = None if asked.schemes is None else [name for name in wanted if wanted[name] == scheme]
+        if names != []:
+            model = _compress(model, scheme, names)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "model.mlpackage"
-        made.save(str(package))
+        model.save(str(package))
         make_reproducible(package)
         shutil.copytree(package, output, copy_function=shutil.copyfile)
-    floats = float_weights(source)
-    return check_quantized(scheme, floats, quantized_weights(output, floats))
+    return asked.check(floats, quantized_weights(output, floats), wanted)
 
 
-def _round(model: Any, scheme: str) -> Any:
-    """int8 by channel; int4 in blocks of 32, then by channel what coremltools left: it skips rows of another width."""
+def _compress(model: Any, scheme: str, names: Sequence[str] | None) -> Any:
+    """One scheme for the constants of these names (None: all)."""
+    if scheme.startswith("palette"):
+        return _palettize(model, int(scheme.removeprefix("palette")), names)
     if scheme == "int8-weight":
-        return _quantize_linearly(model, dtype="int8", granularity="per_channel")
+        return _quantize_linearly(model, names, dtype="int8", granularity="per_channel")
+    # int4 in blocks of 32, then by channel what coremltools left: it skips rows of another width
     model._spec.specificationVersion = _IOS18  # coremltools 9.0 has no other way to raise that of a finished model
-    blocks = _quantize_linearly(model, dtype="int4", granularity="per_block", block_size=32)
-    return _quantize_linearly(blocks, dtype="int4", granularity="per_channel")
+    blocks = _quantize_linearly(model, names, dtype="int4", granularity="per_block", block_size=32)
+    return _quantize_linearly(blocks, names, dtype="int4", granularity="per_channel")
 
 
-def _quantize_linearly(model: Any, **options: Any) -> Any:
+def _quantize_linearly(model: Any, names: Sequence[str] | None, **options: Any) -> Any:
     config = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=MINIMUM_ELEMENTS, **options)
-    return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=config))
+    return optimize.linear_quantize_weights(model, _for_constants(config, names))
 
 
-def _palettize(model: Any, bits: int) -> Any:
+def _palettize(model: Any, bits: int, names: Sequence[str] | None) -> Any:
     """coremltools' palettizer with our own choice of values: its k-means took 59 s for 8 bits of 0.68 M weights."""
     config = optimize.OpPalettizerConfig(
         mode="custom", lut_function=lambda weight: choose_palette(weight, bits), weight_threshold=MINIMUM_ELEMENTS
     )
-    return optimize.palettize_weights(model, optimize.OptimizationConfig(global_config=config))
+    return optimize.palettize_weights(model, _for_constants(config, names))
+
+
+def _for_constants(config: Any, names: Sequence[str] | None) -> Any:
+    if names is None:
+        return optimize.OptimizationConfig(global_config=config)
+    return optimize.OptimizationConfig(op_name_configs=dict.fromkeys(names, config))
 
 
 def choose_palette(weight: NDArray[Any], bits: int) -> tuple[list[float], list[int]]:

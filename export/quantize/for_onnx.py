@@ -1,7 +1,7 @@
 """ONNX: onnxruntime.quantization, dynamic, static and weight-only (MatMulNBits)."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQua
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 from edgekit.export.jobs import Evidence
-from edgekit.export.quantize.evidence import check_quantized
+from edgekit.export.quantize.mixture import Mixture, wanted_weights
+from edgekit.export.quantize.modules import Node
+from edgekit.export.quantize.nodes import onnx_nodes
 from edgekit.export.quantize.onnx_weights import float_weights, quantized_weights
 from edgekit.export.to_onnx import write_model
 from edgekit.proof.golden import read_golden
@@ -20,24 +22,49 @@ _PRODUCTS = ["MatMul", "Gemm"]
 #: the table gets one scale: onnxruntime 1.31's quantizers give a Gather more only in 4 bits
 _TABLE = ["Gather"]
 _BLOCKS = (32, 64, 128)
+#: kinds of operators that any scheme takes
+_TAKEN = frozenset({"MATMUL", "GEMM", "GATHER"})
+#: calibration sees the ranges of the float32 model; what writes operators anew, with names of its own, comes last
+_ORDER = ("int8", "int16x8", "int8-dynamic", "int8-weight", "int4-weight")
 
 
-def compress(source: Path, output: Path, scheme: str, calibration: Path | None) -> Evidence:
-    """Write the float32 file `source` to `output` in `scheme`; `calibration` are steps of real text.
+def compress(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> Evidence:
+    """Write the float32 file `source` to `output` as `asked`; `calibration` are steps of real text.
 
-    Raises ExportError where the scheme did not take on the weights.
+    Raises ExportError where a scheme did not take on its weights.
     """
+    floats = float_weights(source)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
-        if scheme == "int8-dynamic":
-            _quantize_dynamic(source, path)
-        elif scheme in ("int8-weight", "int4-weight"):
-            _quantize_weights(source, path, bits=8 if scheme == "int8-weight" else 4)
-        else:
-            _quantize_static(source, path, scheme, calibration)
+        model = _load(source)
+        if any(scheme.endswith("-weight") for scheme in asked.used):
+            tool = ONNXModel(model)
+            tool.replace_gemm_with_matmul()
+            model = tool.model
+        nodes = onnx_nodes(model)
+        chosen = {asked.scheme: nodes} if asked.schemes is None else asked.select_nodes(nodes, floats)
+        onnx.save(model, path)
+        for scheme in sorted(chosen, key=_ORDER.index):
+            _quantize(path, scheme, [node for node in chosen[scheme] if node.kind in _TAKEN], calibration)
         write_model(onnx.load(path), output)
-    floats = float_weights(source)
-    return check_quantized(scheme, floats, quantized_weights(output, floats))
+    wanted = wanted_weights(onnx_nodes(onnx.load(source)), floats, asked)
+    return asked.check(floats, quantized_weights(output, floats), wanted)
+
+
+def _quantize(path: Path, scheme: str, nodes: Sequence[Node], calibration: Path | None) -> None:
+    """Quantize these operators of the file in place."""
+    products = [node.name for node in nodes if node.kind != "GATHER"]
+    tables = [node.name for node in nodes if node.kind == "GATHER" and node.constants]
+    if scheme == "int8-dynamic":
+        _quantize_dynamic(path, [*products, *tables])
+    elif scheme == "int4-weight":
+        _quantize_weights(path, [*products, *tables], bits=4)
+    else:
+        _quantize_table(path, tables)
+        if scheme == "int8-weight":
+            _quantize_weights(path, products, bits=8)
+        else:
+            _quantize_static(path, products, scheme, calibration)
 
 
 def _load(source: Path) -> Any:
@@ -47,58 +74,68 @@ def _load(source: Path) -> Any:
     return model
 
 
-def _quantize_dynamic(source: Path, output: Path) -> None:
+def _quantize_dynamic(path: Path, nodes: Sequence[str]) -> None:
     """`reduce_range`: weights use 7 of 8 bits: sums can saturate on x86 without VNNI (not tried: VNNI here)."""
-    quantize_dynamic(_load(source), output, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+    if nodes:  # an empty list means every operator
+        quantize_dynamic(
+            _load(path),
+            path,
+            nodes_to_quantize=list(nodes),
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+        )
 
 
-def _quantize_table(source: Path, output: Path) -> None:
-    quantize_dynamic(_load(source), output, op_types_to_quantize=_TABLE, weight_type=QuantType.QInt8)
+def _quantize_table(path: Path, nodes: Sequence[str]) -> None:
+    if nodes:
+        model = _load(path)
+        quantize_dynamic(
+            model, path, nodes_to_quantize=list(nodes), op_types_to_quantize=_TABLE, weight_type=QuantType.QInt8
+        )
 
 
-def _quantize_static(source: Path, output: Path, scheme: str, calibration: Path | None) -> None:
+def _quantize_static(path: Path, nodes: Sequence[str], scheme: str, calibration: Path | None) -> None:
     """Matrix products between QuantizeLinear and DequantizeLinear; norms, softmax and the mask stay in float32.
 
     With all operators quantized, among them the addition of the mask's -1e4, models of 5 and 10 languages lost 2.6 and
     2.7 points of accuracy.
     """
-    table = output.with_name("table.onnx")
-    _quantize_table(source, table)
-    quantize_static(
-        _load(table),
-        output,
-        _Reader(calibration),
-        op_types_to_quantize=_PRODUCTS,
-        per_channel=True,
-        activation_type=QuantType.QInt16 if scheme == "int16x8" else QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-    )
+    if nodes:
+        quantize_static(
+            _load(path),
+            path,
+            _Reader(calibration),
+            nodes_to_quantize=list(nodes),
+            op_types_to_quantize=_PRODUCTS,
+            per_channel=True,
+            activation_type=QuantType.QInt16 if scheme == "int16x8" else QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+        )
 
 
-def _quantize_weights(source: Path, output: Path, *, bits: int) -> None:
+def _quantize_weights(path: Path, nodes: Sequence[str], *, bits: int) -> None:
     """Blocks of 32 for 4 bits; for 8, where scales weigh more than they help, those that make the file smallest."""
-    model = ONNXModel(_load(source))
-    model.replace_gemm_with_matmul()
+    if not nodes:
+        return
+    model = _load(path)
     config = DefaultWeightOnlyQuantConfig(
-        block_size=32 if bits == 4 else _smallest_blocks(model.model),
+        block_size=32 if bits == 4 else _smallest_blocks(model, nodes),
         is_symmetric=True,
         bits=bits,
         op_types_to_quantize=("MatMul", "Gather") if bits == 4 else ("MatMul",),
     )
-    tool = MatMulNBitsQuantizer(model.model, algo_config=config)
+    others = [node.name for node in model.graph.node if node.name not in nodes]
+    tool = MatMulNBitsQuantizer(model, algo_config=config, nodes_to_exclude=others)
     tool.process()
-    if bits == 4:
-        onnx.save(tool.model.model, output)
-        return
-    products = output.with_name("products.onnx")
-    onnx.save(tool.model.model, products)
-    _quantize_table(products, output)
+    onnx.save(tool.model.model, path)
 
 
-def _smallest_blocks(model: Any) -> int:
+def _smallest_blocks(model: Any, nodes: Sequence[str]) -> int:
     """The size of blocks whose weights, filled up to whole blocks, and scales (4 bytes each) take the least room."""
     constants = {tensor.name: tensor.dims for tensor in model.graph.initializer}
-    shapes = [constants[node.input[1]] for node in model.graph.node if _is_product(node, constants)]
+    chosen = [node for node in model.graph.node if node.name in nodes]
+    shapes = [constants[node.input[1]] for node in chosen if _is_product(node, constants)]
     sizes = {block: sum(columns * -(-rows // block) * (block + 4) for rows, columns in shapes) for block in _BLOCKS}
     return min(sizes, key=lambda block: (sizes[block], -block))
 

@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from ai_edge_quantizer.qtyping import TFLOperationName as Operator
 from ai_edge_quantizer.utils import qsv_utils
 
 from edgekit.export.jobs import Evidence
-from edgekit.export.quantize.evidence import check_quantized
+from edgekit.export.quantize.evidence import Floats
+from edgekit.export.quantize.mixture import Mixture, wanted_weights
+from edgekit.export.quantize.modules import Node
+from edgekit.export.quantize.nodes import tflite_nodes
 from edgekit.export.quantize.tflite_lookup import gather_to_lookup
 from edgekit.export.quantize.tflite_weights import float_weights, outputs_of_odd_rows, quantized_weights
 from edgekit.model.weights import MASKED_SCORE
@@ -28,58 +32,77 @@ _FLOAT_OPERATORS = {"int8": (Operator.DIV,), "int16x8": ()}
 MASK_MARGIN = 8.0
 
 
-def compress(source: Path, output: Path, scheme: str, calibration: Path | None) -> Evidence:
-    """Write the float32 file `source` to `output` in `scheme`; `calibration` are steps of real text.
+def compress(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> Evidence:
+    """Write the float32 file `source` to `output` as `asked`; `calibration` are steps of real text.
 
-    Raises ExportError where the scheme did not take on the weights.
+    Raises ExportError where a scheme did not take on its weights.
     """
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.tflite"
         gather_to_lookup(source, prepared)
-        recipe = _recipe(scheme, prepared)
+        nodes, floats = tflite_nodes(prepared), float_weights(prepared)
+        recipe = _recipe(asked, prepared, nodes, floats)
         tool = quantizer.Quantizer(str(prepared), recipe)
         ranges = _calibrate(prepared, recipe, calibration) if calibration and tool.need_calibration else None
         result = tool.quantize(ranges, enable_progress_report=False)
     output.write_bytes(result.quantized_model)
-    return check_quantized(scheme, float_weights(source), quantized_weights(output))
+    return asked.check(floats, quantized_weights(output), wanted_weights(nodes, floats, asked))
 
 
-def _recipe(scheme: str, model: Path) -> Any:
-    """ai-edge-quantizer's recipe of a scheme; static ones leave the logits and the token table's output in float32.
+def _recipe(asked: Mixture, model: Path, nodes: Sequence[Node], floats: Mapping[str, Floats]) -> Any:
+    """ai-edge-quantizer's recipe: for each scheme, the operators that it is for, by what they give."""
+    manager = recipe_manager.RecipeManager()
+    if asked.schemes is None:
+        _add_scheme(manager, asked.scheme, _EVERY, outputs_of_odd_rows(model, BLOCK))
+        return manager.get_quantization_recipe()
+    for scheme, chosen in asked.select_nodes(nodes, floats).items():
+        names = {node.name for node in chosen}
+        odd = [name for name in outputs_of_odd_rows(model, BLOCK) if name in names]
+        if chosen:
+            _add_scheme(manager, scheme, _scope([";".join(node.outputs) for node in chosen]), odd)
+    return manager.get_quantization_recipe()
+
+
+def _scope(names: Sequence[str]) -> str:
+    """A pattern for just these operators: ai-edge-quantizer's scope of one is its outputs' names, each with a ;."""
+    return f"^(?:{'|'.join(re.escape(name) for name in names)});$"
+
+
+def _add_scheme(manager: Any, scheme: str, scope: str, odd_rows: Sequence[str]) -> None:
+    """One scheme for the operators of a scope; static ones leave the logits and the token table's output in float32.
 
     0.10 knows no static EMBEDDING_LOOKUP and would leave the table, the largest weight, in float32: it is quantized as
     in a dynamic recipe, where the runtime unpacks the rows that it reads.
     """
-    manager = recipe_manager.RecipeManager()
     if scheme == "int8-dynamic":
-        manager.add_dynamic_config(_EVERY, Operator.ALL_SUPPORTED, num_bits=8)
-        _quantize_table(manager)
+        manager.add_dynamic_config(scope, Operator.ALL_SUPPORTED, num_bits=8)
+        _quantize_table(manager, scope)
     elif scheme == "int8-weight":
-        manager.add_weight_only_config(_EVERY, Operator.ALL_SUPPORTED, num_bits=8)
+        manager.add_weight_only_config(scope, Operator.ALL_SUPPORTED, num_bits=8)
         one_scale = QuantGranularity.TENSORWISE
-        manager.add_weight_only_config(_EVERY, Operator.EMBEDDING_LOOKUP, num_bits=8, granularity=one_scale)
+        manager.add_weight_only_config(scope, Operator.EMBEDDING_LOOKUP, num_bits=8, granularity=one_scale)
     elif scheme == "int4-weight":
         blocks = QuantGranularity.BLOCKWISE_32
-        manager.add_dynamic_config(_EVERY, Operator.ALL_SUPPORTED, num_bits=4, granularity=blocks)
-        for name in outputs_of_odd_rows(model, BLOCK):  # a row is then one block: ai-edge-quantizer 0.10 fills none up
+        manager.add_dynamic_config(scope, Operator.ALL_SUPPORTED, num_bits=4, granularity=blocks)
+        for name in odd_rows:  # a row is then one block: ai-edge-quantizer 0.10 fills none up
             for operator in (Operator.EMBEDDING_LOOKUP, Operator.FULLY_CONNECTED):
-                manager.add_dynamic_config(re.escape(name), operator, num_bits=4)
+                manager.add_dynamic_config(_scope([name]), operator, num_bits=4)
     else:
         bits = {"int8": 8, "int16x8": 16}[scheme]
-        manager.add_static_config(_EVERY, Operator.ALL_SUPPORTED, activation_num_bits=bits, weight_num_bits=8)
-        _quantize_table(manager)
-        for operator in (Operator.OUTPUT, *_FLOAT_OPERATORS[scheme]):
-            manager.add_quantization_config(_EVERY, operator, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    return manager.get_quantization_recipe()
+        manager.add_static_config(scope, Operator.ALL_SUPPORTED, activation_num_bits=bits, weight_num_bits=8)
+        _quantize_table(manager, scope)
+        manager.add_quantization_config(_EVERY, Operator.OUTPUT, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        for operator in _FLOAT_OPERATORS[scheme]:
+            manager.add_quantization_config(scope, operator, algorithm_key=AlgorithmName.NO_QUANTIZE)
 
 
-def _quantize_table(manager: Any) -> None:
+def _quantize_table(manager: Any, scope: str) -> None:
     """The token table in int8 with one scale.
 
     tflite-runtime 2.14 answers wrongly with a scale for each row (int8: 81 % of labels changed, 0.9 % with one scale).
     In int8-dynamic that is not enough, its matrix products would need one scale too; there it saves the scales' room.
     """
-    manager.add_dynamic_config(_EVERY, Operator.EMBEDDING_LOOKUP, num_bits=8, granularity=QuantGranularity.TENSORWISE)
+    manager.add_dynamic_config(scope, Operator.EMBEDDING_LOOKUP, num_bits=8, granularity=QuantGranularity.TENSORWISE)
 
 
 def _calibrate(model: Path, recipe: Any, calibration: Path) -> dict[str, Any]:

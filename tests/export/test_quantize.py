@@ -9,6 +9,7 @@ from edgekit.errors import RefusedError
 from edgekit.export.describe import describe_file, size_on_disk
 from edgekit.export.jobs import Job
 from edgekit.export.plan import plan_exports
+from edgekit.export.quantize.mixture import Mixture
 from edgekit.export.schemes import (
     ALIASES,
     BYTES_PER_WEIGHT,
@@ -94,7 +95,7 @@ def test_a_compressed_file_is_reproducible(quantized: Quantized, tmp_path: Path)
     for target, module in (("tflite", for_tflite), ("onnx", for_onnx)):
         made, _ = quantized.make(target, "int8")
         again = tmp_path / made.name
-        module.compress(quantized.source(target), again, "int8", quantized.calibration())
+        module.compress(quantized.source(target), again, Mixture(scheme="int8"), quantized.calibration())
         assert again.read_bytes() == made.read_bytes()
 
 
@@ -149,10 +150,10 @@ def test_requirements_are_the_files_own(quantized: Quantized) -> None:
         ("coreml", "int4-weight", {"coreml": "specification 9: iOS 18, macOS 15"}),
     ):
         version = describe_file(quantized.make(target, scheme)[0]).version
-        assert requirements(scheme, target, "torch", version) == wanted
+        assert requirements([scheme], target, "torch", version) == wanted
     for scheme in (scheme for scheme, targets in SCHEMES.items() if "tflite" in targets):
         for via in ("torch", "tensorflow"):
-            assert "2.14" in requirements(scheme, "tflite", via, "3")["tflite-runtime"]
+            assert "2.14" in requirements([scheme], "tflite", via, "3")["tflite-runtime"]
 
 
 def test_jobs_name_a_scheme_and_bring_texts() -> None:

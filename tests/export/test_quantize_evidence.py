@@ -7,7 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from edgekit.errors import ExportError
+from edgekit.export.jobs import Evidence
 from edgekit.export.quantize.evidence import StoredWeight, check_quantized, nearest_step, unpack_int4
+from edgekit.export.quantize.mixture import Mixture
 from tests.export.quantized import Quantized
 from tests.export.routes import LENGTH, Routes
 from tests.tiny import tiny_checkpoint
@@ -23,6 +25,11 @@ def rounded(source: NDArray[np.float32]) -> StoredWeight:
     return stored(np.round(source / STEP) * STEP)
 
 
+def check(source: dict[str, NDArray[np.float32]], found: dict[str, StoredWeight], *, each: bool = False) -> Evidence:
+    wanted = {name: "int8" for name, values in source.items() if values.ndim > 1}
+    return check_quantized("int8", source, found, wanted, each=each)
+
+
 def stored(values: NDArray[np.float32]) -> StoredWeight:
     return StoredWeight(dtype="int8", values=values, step=np.full(values.shape, STEP))
 
@@ -36,7 +43,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Quantized:
 
 def test_good_weights_are_counted() -> None:
     source = {"table": matrix(64, 32), "up": matrix(32, 16), "bias": matrix(16)}
-    evidence = check_quantized("int8", source, {name: rounded(source[name]) for name in ("table", "up")})
+    evidence = check(source, {name: rounded(source[name]) for name in ("table", "up")})
     assert (evidence.quantized_tensors, evidence.quantized_elements, evidence.matrix_elements) == (2, 2560, 2560)
     assert 0.4 < evidence.largest_difference_in_steps <= 0.501
     assert [weight.name for weight in evidence.largest] == ["table", "up"]
@@ -44,19 +51,19 @@ def test_good_weights_are_counted() -> None:
 
 def test_nothing_quantized_is_an_error() -> None:
     with pytest.raises(ExportError, match="int8 did not take: not one of 1 matrices"):
-        check_quantized("int8", {"table": matrix(64, 32)}, {})
+        check({"table": matrix(64, 32)}, {})
 
 
 def test_the_largest_left_in_float_is_named() -> None:
     source = {"table": matrix(64, 32), "up": matrix(32, 16)}
     with pytest.raises(ExportError, match=r"int8 left 'table' \[64, 32\] in float32, 80 %"):
-        check_quantized("int8", source, {"up": rounded(source["up"])})
+        check(source, {"up": rounded(source["up"])})
 
 
 def test_weights_stored_as_they_were_are_named() -> None:
     source = {"table": matrix(64, 32)}
     with pytest.raises(ExportError, match="'table' is stored as int8 but is exactly the source's"):
-        check_quantized("int8", source, {"table": stored(source["table"])})
+        check(source, {"table": stored(source["table"])})
 
 
 @pytest.mark.parametrize("wrong", [2.0, np.nan])
@@ -65,7 +72,7 @@ def test_weights_more_than_a_step_away_are_named(wrong: float) -> None:
     values = source["table"].copy()
     values[3, 4] += wrong
     with pytest.raises(ExportError, match="broke 'table': a weight is"):
-        check_quantized("int8", source, {"table": stored(values)})
+        check(source, {"table": stored(values)})
 
 
 def test_nibbles_and_palettes() -> None:
@@ -83,9 +90,9 @@ def test_recipes_that_change_nothing_are_caught(
 
     from edgekit.export.quantize import for_tflite
 
-    monkeypatch.setattr(for_tflite, "_recipe", lambda scheme, model: getattr(recipes, recipe)())
+    monkeypatch.setattr(for_tflite, "_recipe", lambda *_: getattr(recipes, recipe)())
     with pytest.raises(ExportError, match="did not take"):
-        for_tflite.compress(quantized.source("tflite"), tmp_path / "model.tflite", "int8-dynamic", None)
+        for_tflite.compress(quantized.source("tflite"), tmp_path / "model.tflite", Mixture(scheme="int8-dynamic"), None)
 
 
 def test_a_recipe_that_skips_the_token_table_is_caught(
@@ -96,10 +103,10 @@ def test_a_recipe_that_skips_the_token_table_is_caught(
 
     from edgekit.export.quantize import for_tflite
 
-    monkeypatch.setattr(for_tflite, "_recipe", lambda scheme, model: recipes.static_wi8_ai8())
+    monkeypatch.setattr(for_tflite, "_recipe", lambda *_: recipes.static_wi8_ai8())
     source = quantized.source("tflite")
     with pytest.raises(ExportError, match=r"int8 left '.*' \[259, 64\] in float32"):
-        for_tflite.compress(source, tmp_path / "model.tflite", "int8", quantized.calibration())
+        for_tflite.compress(source, tmp_path / "model.tflite", Mixture(scheme="int8"), quantized.calibration())
 
 
 def test_an_onnx_quantizer_that_skips_the_token_table_is_caught(
@@ -109,4 +116,4 @@ def test_an_onnx_quantizer_that_skips_the_token_table_is_caught(
 
     monkeypatch.setattr(for_onnx, "_TABLE", ["LSTM"])
     with pytest.raises(ExportError, match=r"int8-weight left 'module.embed.tokens.weight' \[259, 64\]"):
-        for_onnx.compress(quantized.source("onnx"), tmp_path / "model.onnx", "int8-weight", None)
+        for_onnx.compress(quantized.source("onnx"), tmp_path / "model.onnx", Mixture(scheme="int8-weight"), None)
