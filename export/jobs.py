@@ -9,7 +9,7 @@ from edgekit.export.recipes import Recipe
 from edgekit.export.schemes import CALIBRATED, SCHEMES
 from edgekit.program import SourceRef
 
-Operation = Literal["convert", "reference", "compress"]
+Operation = Literal["convert", "reference", "compress", "score"]
 TargetName = Literal["tflite", "onnx", "coreml", "savedmodel", "pt2"]
 
 
@@ -34,6 +34,8 @@ class Job(_Record):
     - `convert`: build the program of `source` and write it to `output` as `target`, in `scheme`.
     - `compress`: write the float32 file `input` of `target` again, in `scheme`, or as `recipe` says for the modules of
       the checkpoint `source`; no framework is needed.
+    - `score`: make, run and compare each recipe of `candidates` from the float32 file `input`, with the golden `steps`;
+      add a line for each to `output`. With `timed`, latency too.
     - `reference`: run the module of `source` on the inputs of `steps` and write them, with its outputs, to `output`.
 
     Paths are absolute. `calibration` are steps of real text for schemes that quantize activations with fixed ranges;
@@ -46,6 +48,8 @@ class Job(_Record):
     target: TargetName | None = None
     scheme: SchemeName = "none"
     recipe: Recipe | None = None
+    candidates: tuple[Recipe, ...] = ()
+    timed: bool = False
     input: str | None = None
     output: str
     result: str
@@ -59,6 +63,7 @@ class Job(_Record):
             "convert": ("source", "target"),
             "compress": ("input", "target"),
             "reference": ("source", "steps"),
+            "score": ("source", "target", "input", "steps"),
         }
         for field in needed[self.op]:
             if getattr(self, field) is None:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from edgekit.checkpoint import load_checkpoint
-from edgekit.errors import EdgekitError, RefusedError
+from edgekit.errors import EdgekitError, ExportError, RefusedError
 from edgekit.export.checks import check_signatures, check_weights
 from edgekit.export.describe import SignatureDescription, describe_file
 from edgekit.export.jobs import Evidence, Job, JobDetails, JobResult, WeightCount
 from edgekit.export.quantize.mixture import Mixture, mixture_of
 from edgekit.export.schemes import refusal
+from edgekit.export.targets import TARGETS
 from edgekit.extras import EXTRAS, installed_version
 from edgekit.program import Program, Signature, SourceRef
 from edgekit.proof.golden import Arrays, Golden, Step, read_golden, write_golden
@@ -34,7 +35,7 @@ def run_job(job: Job) -> JobResult:
 
     Raises EdgekitError for what edgekit refuses or finds broken; converters raise what they like.
     """
-    operations = {"convert": _convert, "compress": _compress, "reference": _reference}
+    operations = {"convert": _convert, "compress": _compress, "reference": _reference, "score": _score}
     return operations[job.op](job)
 
 
@@ -115,6 +116,22 @@ def _reference(job: Job) -> JobResult:
     write_golden(output, Golden(steps=steps, labels=given.labels))
     details = JobDetails(source_weights=count_parameters(program), steps=len(steps))
     return JobResult(ok=True, files=(output.name,), details=details, tools=tool_versions(job))
+
+
+def _score(job: Job) -> JobResult:
+    from edgekit.export.quantize.scores import Scorer, score_candidates
+
+    scorer = Scorer(
+        Path(str(job.input)),
+        str(job.target),
+        TARGETS[str(job.target)].runtime,
+        load_checkpoint(Path(_source(job).path)),
+        Path(str(job.steps)),
+        Path(job.calibration) if job.calibration else None,
+    )
+    output = Path(job.output)
+    score_candidates(scorer, job.candidates, output, timed=job.timed)
+    return JobResult(ok=True, files=(output.name,), tools=tool_versions(job))
 
 
 def _torch_runner(program: Program) -> Callable[[str, Arrays], Arrays]:
@@ -216,17 +233,29 @@ def find_compressor(target: str, scheme: str) -> Compress:
         from edgekit.export import to_tflite
         from edgekit.export.quantize import for_tflite
 
-        return _fp16(to_tflite.compress_fp16) if scheme == "fp16" else for_tflite.compress
+        return _fp16(to_tflite.compress_fp16) if scheme == "fp16" else _checked(for_tflite.compress)
     if target == "onnx":
         from edgekit.export import to_onnx
         from edgekit.export.quantize import for_onnx
 
-        return _fp16(to_onnx.compress_fp16) if scheme == "fp16" else for_onnx.compress
+        return _fp16(to_onnx.compress_fp16) if scheme == "fp16" else _checked(for_onnx.compress)
     if scheme == "fp16":
         raise RefusedError(f"a finished {target} file can't be made fp16: export it from its checkpoint")
     from edgekit.export.quantize import for_coreml
 
-    return for_coreml.compress
+    return _checked(for_coreml.compress)
+
+
+def _checked(compress: Compress) -> Compress:
+    """`compress`, with an ExportError where it had only activations to quantize and changed no operator."""
+
+    def checked(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> Evidence | None:
+        evidence = compress(source, output, asked, calibration)
+        if evidence is None and describe_file(output).operators == describe_file(source).operators:
+            raise ExportError(f"{asked.scheme} did not take: no operator of the file changed")
+        return evidence
+
+    return checked
 
 
 def _fp16(compress: Callable[[Path, Path], None]) -> Compress:

@@ -14,7 +14,7 @@ from edgekit.proof.accuracy import score_outputs
 from edgekit.proof.golden import Golden, read_golden, text_steps, write_golden
 from edgekit.proof.parity import compare_outputs
 from edgekit.proof.replay import replay_steps
-from edgekit.proof.samples import held_out, stratified_sample
+from edgekit.proof.samples import HeldOut, held_out, stratified_sample
 from edgekit.proof.texts import SAMPLE_TEXTS
 from edgekit.sources.checkpoint import SIGNATURE
 
@@ -22,6 +22,9 @@ COREML_NOTE = (
     "the numbers were not run: Core ML models run on Apple hardware only. "
     "Checked here: weights present, specification re-read, signature equal"
 )
+
+
+_PARTS: dict[HeldOut, str] = {"test": "held-out", "validation": "validation"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +56,14 @@ class Proof:
     accuracy: Accuracy
 
 
-def choose_samples(checkpoint: Checkpoint, count: int | None) -> Samples:
-    """A fixed stratified sample of the checkpoint's held-out data (None: all of it).
+def choose_samples(checkpoint: Checkpoint, count: int | None, part: HeldOut = "test") -> Samples:
+    """A fixed stratified sample of a held-out part of the checkpoint's data (None: all of it).
 
     Where the data can't be read again, edgekit's own sample texts, without labels, and a note that says why.
     """
     length = checkpoint.config.max_length
     try:
-        examples = held_out(checkpoint)
+        examples = held_out(checkpoint, part)
     except (DataError, MissingExtraError) as error:
         ids, mask = checkpoint.processor.encode_padded(SAMPLE_TEXTS, length)
         labels = np.full(len(SAMPLE_TEXTS), -1, dtype=np.int32)
@@ -72,7 +75,7 @@ def choose_samples(checkpoint: Checkpoint, count: int | None) -> Samples:
     labels = np.array([index[e.label] for e in chosen], dtype=np.int32)
     origin = checkpoint.data.source if checkpoint.data else ""
     return Samples(
-        ids=ids, mask=mask, labels=labels, population=len(examples), origin=f"held-out part of {origin}", note=""
+        ids=ids, mask=mask, labels=labels, population=len(examples), origin=f"{_PARTS[part]} part of {origin}", note=""
     )
 
 

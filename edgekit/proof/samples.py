@@ -3,20 +3,25 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Literal
 
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import DataError
 from edgekit.text.datasets import Example, reload_data
 
 
-def held_out(checkpoint: Checkpoint) -> tuple[Example, ...]:
-    """Read the test part of the checkpoint's data again.
+HeldOut = Literal["test", "validation"]
+
+
+def held_out(checkpoint: Checkpoint, part: HeldOut = "test") -> tuple[Example, ...]:
+    """Read the test part of the checkpoint's data again, or the validation part: what choices are made on.
 
     Raises DataError where the checkpoint has no record of its data, or the data can't be read as it was.
     """
     if checkpoint.data is None:
         raise DataError(f"the checkpoint {checkpoint.name} does not say what data it was trained on")
-    return reload_data(checkpoint.data).test
+    dataset = reload_data(checkpoint.data)
+    return dataset.test if part == "test" else dataset.validation
 
 
 def stratified_sample(examples: Sequence[Example], n: int) -> tuple[Example, ...]:

@@ -23,7 +23,7 @@ _ROUNDS = 50
 _BINS = 1024
 
 
-def compress(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> Evidence:
+def compress(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> Evidence | None:
     """Write the float32 package `source` to `output` as `asked`; `calibration` is not needed for weights.
 
     Raises ExportError where a scheme did not take on its weights.

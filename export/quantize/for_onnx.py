@@ -15,6 +15,7 @@ from edgekit.export.quantize.mixture import Mixture, wanted_weights
 from edgekit.export.quantize.modules import Node
 from edgekit.export.quantize.nodes import onnx_nodes
 from edgekit.export.quantize.onnx_weights import float_weights, quantized_weights
+from edgekit.export.schemes import CALIBRATED
 from edgekit.export.to_onnx import write_model
 from edgekit.proof.golden import read_golden
 
@@ -28,7 +29,7 @@ _TAKEN = frozenset({"MATMUL", "GEMM", "GATHER"})
 _ORDER = ("int8", "int16x8", "int8-dynamic", "int8-weight", "int4-weight")
 
 
-def compress(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> Evidence:
+def compress(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> Evidence | None:
     """Write the float32 file `source` to `output` as `asked`; `calibration` are steps of real text.
 
     Raises ExportError where a scheme did not take on its weights.
@@ -37,7 +38,7 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
         model = _load(source)
-        if any(scheme.endswith("-weight") for scheme in asked.used):
+        if any(scheme not in CALIBRATED for scheme in asked.used):  # onnxruntime would do it, with names of its own
             tool = ONNXModel(model)
             tool.replace_gemm_with_matmul()
             model = tool.model

@@ -32,7 +32,7 @@ _FLOAT_OPERATORS = {"int8": (Operator.DIV,), "int16x8": ()}
 MASK_MARGIN = 8.0
 
 
-def compress(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> Evidence:
+def compress(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> Evidence | None:
     """Write the float32 file `source` to `output` as `asked`; `calibration` are steps of real text.
 
     Raises ExportError where a scheme did not take on its weights.

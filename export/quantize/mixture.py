@@ -36,8 +36,13 @@ class Mixture:
 
     def check(
         self, source: Mapping[str, Floats], stored: Mapping[str, StoredWeight], wanted: Mapping[str, str]
-    ) -> Evidence:
-        """What the quantizer took on; raises ExportError as `check_quantized` does, in a mixture for any weight."""
+    ) -> Evidence | None:
+        """What the quantizer took on; raises ExportError as `check_quantized` does, in a mixture for any weight.
+
+        None where no weight was to be quantized, but activations: the file's operators must then have changed.
+        """
+        if not wanted and CALIBRATED & set(self.used):
+            return None
         if not wanted:
             raise ExportError(f"{self.scheme} changes nothing: no weight of the file belongs to a module that it names")
         return check_quantized(self.scheme, source, stored, wanted, each=self.schemes is not None)

@@ -58,8 +58,8 @@ def source_modules(config: TransformerConfig) -> tuple[str, ...]:
 def match_weights(weights: Weights, constants: Mapping[str, Floats]) -> dict[str, str]:
     """The module of each matrix among a file's float constants: one that holds its weight.
 
-    Equal up to a transposition, a factor (the attention's scale, folded into a projection), axes of length 1, and rows
-    that a shorter sequence does not need.
+    Equal up to a transposition, a factor for each input (the scale of attention or the weights of a norm, folded into a
+    projection), axes of length 1, and rows that a shorter sequence does not need.
     """
     matrices = {name.rsplit(".", 1)[0]: value for name, value in weights.items() if is_matrix(value.shape)}
     found = {}
@@ -73,20 +73,18 @@ def match_weights(weights: Weights, constants: Mapping[str, Floats]) -> dict[str
 
 
 def _same(constant: NDArray[np.float32], weight: NDArray[np.float32]) -> bool:
-    return any(_proportional(c, weight) for c in (constant, constant.T))
+    return any(_is_scaled(c, weight) for c in (constant, constant.T))
 
 
-def _proportional(constant: NDArray[np.float32], weight: NDArray[np.float32]) -> bool:
-    if constant.shape[1:] != weight.shape[1:] or len(constant) > len(weight):
+def _is_scaled(constant: NDArray[np.float32], weight: NDArray[np.float32]) -> bool:
+    """Whether a constant is the weight [out, in], or its first rows, with a factor for each input."""
+    if constant.shape[1] != weight.shape[1] or len(constant) > len(weight):
         return False
-    rows = weight[: len(constant)]
-    place = np.unravel_index(int(np.argmax(np.abs(rows))), rows.shape)
-    if rows[place] == 0 or constant[place] / rows[place] <= 0:
+    rows = weight[: len(constant)].astype(np.float64)
+    if len(constant) < len(weight):
         return bool(np.array_equal(constant, rows))
-    factor = np.float32(constant[place] / rows[place])
-    if factor != 1 and len(constant) != len(weight):
-        return False
-    return bool(np.allclose(constant, factor * rows, rtol=1e-5, atol=1e-6 * float(np.abs(constant[place]))))
+    factors = np.sum(constant * rows, axis=0) / np.maximum(np.sum(rows * rows, axis=0), 1e-30)
+    return bool(np.allclose(constant, rows * factors, rtol=1e-4, atol=1e-5 * float(np.max(np.abs(constant)))))
 
 
 def assign_nodes(nodes: Sequence[Node], owners: Mapping[str, str]) -> dict[str, str]:
