@@ -62,12 +62,13 @@ def run_export(
     """
     from edgekit.checkpoint import embedded_checkpoint_path, load_checkpoint
     from edgekit.cli.output import print_json, split_list, stderr
+    from edgekit.cli.sweeps import parse_samples
     from edgekit.export.plan import plan_exports
 
     if checkpoint is None:
         checkpoint = embedded_checkpoint_path()
         stderr.print("No checkpoint given: exporting the embedded model, language-id (40 languages of interface text).")
-    samples = _parse_samples(eval_samples)
+    samples = parse_samples(eval_samples)
     loaded = load_checkpoint(checkpoint)
     plans = plan_exports(
         loaded.name,
@@ -101,14 +102,6 @@ def run_export(
         _show_outcomes(outcomes)
     _complain(outcomes)
     raise typer.Exit(code=0 if all(outcome.ok for outcome in outcomes) else 1)
-
-
-def _parse_samples(value: str) -> int | None:
-    if value == "all":
-        return None
-    if not value.isdigit() or int(value) < 1:
-        raise typer.BadParameter(f"{value!r} is neither a number from 1 nor 'all'", param_hint="--eval-samples")
-    return int(value)
 
 
 def _calibrate(

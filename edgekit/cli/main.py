@@ -21,6 +21,8 @@ VERBS = {
     "predict": "Label texts with a checkpoint or an exported bundle.",
     "verify": "Repeat the proof of a bundle: every byte, parity and accuracy.",
     "inspect": "Show signatures, operators, sizes and where the bytes are.",
+    "sensitivity": "Measure what quantizing each module costs: each alone, and everything but it.",
+    "search": "Find the smallest or fastest mixed recipe within a budget of accuracy.",
     "schemes": "List the quantization schemes: what each becomes in each target, or why it is not offered.",
     "models": "List the named sizes: parameters, multiply-accumulates, file size.",
     "doctor": "List what is installed here, what is missing, and how to get it.",

@@ -46,6 +46,11 @@ def human_size(size_bytes: float) -> str:
     return f"{size_bytes:.2f} GB"
 
 
+def points_text(points: float) -> str:
+    """A change in percentage points with its sign; nothing changed is 0.00."""
+    return f"{points:+.2f}" if abs(points) >= 0.005 else "0.00"
+
+
 def parity_text(parity: Parity) -> str:
     """Parity as people read it: the largest difference, the verdict, and labels that changed."""
     if parity.verdict == "not-run":

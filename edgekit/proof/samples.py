@@ -9,7 +9,6 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.errors import DataError
 from edgekit.text.datasets import Example, reload_data
 
-
 HeldOut = Literal["test", "validation"]
 
 

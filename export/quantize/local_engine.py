@@ -42,9 +42,7 @@ def run_batches(
         pool.shutdown(wait=True)
 
 
-def run_batch(
-    sweep: Sweep, batch: Sequence[Recipe], timed: bool, stop: threading.Event | None = None
-) -> list[Score]:
+def run_batch(sweep: Sweep, batch: Sequence[Recipe], timed: bool, stop: threading.Event | None = None) -> list[Score]:
     """Score one batch in one process; after a crash go on with the rest in another, and say what it died of."""
     scores: list[Score] = []
     left = list(batch)

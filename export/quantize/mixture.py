@@ -13,12 +13,12 @@ from edgekit.export.schemes import CALIBRATED
 from edgekit.model.weights import Weights
 
 #: operators that multiply by, or read rows of, a constant matrix: what quantizers take weights of
-WEIGHTED = frozenset("FULLY_CONNECTED EMBEDDING_LOOKUP GATHER BATCH_MATMUL MATMUL GEMM".split())
+WEIGHTED = frozenset(["FULLY_CONNECTED", "EMBEDDING_LOOKUP", "GATHER", "BATCH_MATMUL", "MATMUL", "GEMM"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """`schemes` gives a module its scheme ("none": left in float32), `rest` operators of no module (residual additions);
+    """`schemes` gives a module its scheme ("none": float32), `rest` is that of operators of no module (residual sums);
     `scheme` then is a name for the whole. Where `schemes` is None, `scheme` is that of everything. `weights` are the
     source model's: modules are recognised by them.
     """

@@ -20,7 +20,7 @@ _PROJECTIONS = ("attention.query", "attention.key", "attention.value")
 #: the module that normalises the input of each of these
 _NORM_BEFORE = {**dict.fromkeys(_PROJECTIONS, "attention_norm"), "ffn.up": "ffn_norm", "classifier": "final_norm"}
 #: operators that only move numbers: what they give is still their input
-_MOVES = frozenset("RESHAPE TRANSPOSE CAST EXPAND_DIMS SQUEEZE IDENTITY UNSQUEEZE QUANTIZE DEQUANTIZE".split())
+_MOVES = frozenset(["RESHAPE", "TRANSPOSE", "CAST", "EXPAND_DIMS", "SQUEEZE", "UNSQUEEZE"])
 _PRODUCTS = frozenset({"BATCH_MATMUL", "MATMUL"})
 #: modules whose output is added to the residual stream
 _INTO_STREAM = ("attention.output", "ffn.down")

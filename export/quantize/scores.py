@@ -91,9 +91,8 @@ class Scorer:
             except (EdgekitError, RunError) as error:
                 return Score(recipe=recipe, error=str(error))
             logits = np.stack([np.asarray(produced[OUTPUT], np.float64).reshape(-1) for produced in outputs])
-            return Score(
-                recipe=recipe, size_bytes=size_on_disk(path), **self._accuracy(logits), **self._distance(logits), **latency
-            )
+            facts = self._accuracy(logits) | self._distance(logits) | latency
+            return Score(recipe=recipe, size_bytes=size_on_disk(path), **facts)
 
     def _make(self, recipe: Recipe, path: Path) -> None:
         if recipe.schemes == ("none",):

@@ -18,6 +18,12 @@ from edgekit.export.quantize.sensitivity import check_by_module
 from edgekit.export.quantize.sweep import RunBatches, Sweep, run_sweep
 from edgekit.export.recipes import Recipe, Rule, recipe_of, resolve_recipe
 
+#: what is mixed where nothing is named
+DEFAULT_SCHEMES = {
+    "tflite": ("int8-dynamic", "int4-weight"),
+    "onnx": ("int8-dynamic", "int4-weight"),
+    "coreml": ("int8-weight", "int4-weight", "palette4", "palette6"),
+}
 #: sizes tried at a time in the bisection, and how near it goes to the border between good and bad
 _POINTS, _NEAR = 4, 0.004
 #: below the best: at which shares of its cost the next recipes are looked for, how many at each, and how often in vain

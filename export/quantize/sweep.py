@@ -53,6 +53,7 @@ class Sweep:
     source: SourceRef
     folder: Path
     texts: str
+    num_texts: int
     calibrated: bool
 
     @property
@@ -95,13 +96,15 @@ def prepare_sweep(
         raise DataError(f"{samples.note.removeprefix('not measured: ')}; candidates are compared on its texts")
     route = TARGETS[target].default_route
     source = checkpoint_source(checkpoint.path, route)
-    folder = parent.absolute() / HIDDEN / "sweeps" / f"{checkpoint.name}.{target}-{_context(source, target, samples, calibration)}"
+    context = _context(source, target, samples, calibration)
+    folder = parent.absolute() / HIDDEN / "sweeps" / f"{checkpoint.name}.{target}-{context}"
     sweep = Sweep(
         checkpoint=checkpoint,
         target=target,
         source=source,
         folder=folder,
         texts=f"{len(samples.ids)} texts of the {samples.origin}",
+        num_texts=len(samples.ids),
         calibrated=calibration is not None,
     )
     with explained(folder):
@@ -129,7 +132,7 @@ def run_sweep(
     batch_size: int = 4,
     on_progress: OnProgress = lambda done, total: None,
 ) -> list[Score]:
-    """The score of each candidate, in order; those of an earlier run are read, the rest is done and kept as it comes."""
+    """The score of each candidate, in order; those of an earlier run are read, the rest is kept as it comes."""
     with _Locked(sweep.folder):
         store = _Store(sweep.folder / "scores.jsonl")
         wanted = {_key(recipe): recipe for recipe in candidates}
@@ -210,8 +213,8 @@ def _check_finite(sweep: Sweep) -> None:
         if extras.is_installed("torch"):
             from edgekit.export.quantize.find_nan import first_non_finite_module
 
-            inputs = golden.steps[int(np.argmax(broken))].inputs
-            module = f"; the first module whose output is not finite is {first_non_finite_module(sweep.checkpoint, inputs)}"
+            found = first_non_finite_module(sweep.checkpoint, golden.steps[int(np.argmax(broken))].inputs)
+            module = f"; the first module whose output is not finite is {found}"
         raise CheckpointError(
             f"{sweep.checkpoint.name} itself answers NaN or infinity on {int(np.count_nonzero(broken))} of "
             f"{len(broken)} texts, before any quantization{module}"
