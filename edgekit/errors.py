@@ -8,6 +8,7 @@ EdgekitError                 edgekit says no: one clear line, exit code 1
 ├── CheckpointError          a checkpoint that is broken, incomplete or not safe to load
 ├── OutputError              an output that exists, is in use, read-only or does not fit
 ├── BundleError              a bundle that is broken, changed or not safe to read
+├── ResultsError             a results database that can't be read or written
 ├── DeviceError              a device that can't be reached or used, with what to do
 │   └── DeviceLostError      ... that vanished in the middle of something
 └── ProcessError             a process that failed, hung or was killed
@@ -90,6 +91,10 @@ class DeviceError(EdgekitError):
 
 class DeviceLostError(DeviceError):
     """A device vanished in the middle: the link dropped, the cable was pulled, the daemon died."""
+
+
+class ResultsError(EdgekitError):
+    """A results database that is damaged, newer than this edgekit, out of reach or full; or a run that is not there."""
 
 
 class ProcessError(EdgekitError):
