@@ -72,7 +72,8 @@ class BundleError(EdgekitError):
 class DeviceError(EdgekitError):
     """A device can't be reached or used; the text says what to do next.
 
-    Attributes: address (`ssh:user@host`, `adb:SERIAL`), argv, returncode, stdout and stderr of the command that failed.
+    Attributes: address (`ssh:user@host`, `adb:SERIAL`), state (a word for a table: unreachable, unauthorized, offline,
+    …), argv, returncode, stdout and stderr of the command that failed.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class DeviceError(EdgekitError):
         message: str,
         *,
         address: str = "",
+        state: str = "unreachable",
         argv: tuple[str, ...] = (),
         returncode: int | None = None,
         stdout: str = "",
         stderr: str = "",
     ) -> None:
-        self.address, self.argv, self.returncode, self.stdout, self.stderr = address, argv, returncode, stdout, stderr
+        self.address, self.state = address, state
+        self.argv, self.returncode, self.stdout, self.stderr = argv, returncode, stdout, stderr
         super().__init__(message)
 
 
