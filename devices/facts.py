@@ -18,7 +18,7 @@ say() { [ -n "$2" ] && printf "%s=%s%s" "$1" "$2" "
 "; }
 has() { command -v "$1" >/dev/null 2>&1; }
 say machine "$(uname -m)"
-say cores "$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null)"
+say cores "$(getconf _NPROCESSORS_ONLN 2>/dev/null || nproc)"
 [ -r /proc/meminfo ] && while read -r key value _; do
   [ "$key" = MemTotal: ] && say memory_kib "$value"
 done </proc/meminfo

@@ -74,8 +74,8 @@ class ShellDevice:
         """The folder that the keeper made."""
         try:
             while (line := self._keeper.read_line(timeout_s=CONNECT_TIMEOUT_S)) is not None:
-                if line.startswith(_FOLDER):
-                    return line.removeprefix(_FOLDER)
+                if _FOLDER in line:  # some logins print a greeting before it
+                    return line.partition(_FOLDER)[2]
         except ProcessError as error:
             message = (
                 f"{self.address} was reached but does not answer: it hangs, or is very busy; look there, try again"

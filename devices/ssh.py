@@ -100,7 +100,7 @@ class SshLink:
     def explain(self, run: CompletedRun) -> DeviceError:
         """What ssh's own message means, and what to do."""
         names = {"host": self._host, "login": " ".join(["ssh", *self._login(), self._host])}
-        said = [line.strip() for line in run.stderr.splitlines() if line.strip()]
+        said = [line.removeprefix("ssh: ").strip("@ ") for line in run.stderr.splitlines() if line.strip("@ ")]
         for pattern, state, advice in _EXPLAINED:
             lines = [line for line in said if re.search(pattern, line)]
             if lines:

@@ -42,9 +42,9 @@ class Facts:
 def judge(facts: Facts) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict and its evidence: the gravest finding decides, all of them are told.
 
-    From the gravest: wrong-output, fell-back, throttled, noisy, unproven; valid where there is no finding.
+    From the gravest: wrong-output, fell-back, unproven, throttled, noisy; valid where there is no finding.
     """
-    findings = [*_parity(facts), *_coverage(facts), *_throttling(facts), *_noise(facts), *_proof(facts)]
+    findings = [*_parity(facts), *_coverage(facts), *_proof(facts), *_throttling(facts), *_noise(facts)]
     if findings:
         return findings[0][0], tuple(sentence for _, sentence in findings)
     return "valid", tuple(_confirmation(facts))

@@ -10,6 +10,8 @@ from edgekit.processes import CompletedRun
 
 SCHEMA = 1
 Event = dict[str, Any]
+#: what runtimes print when nothing is wrong
+_CHATTER = ("INFO:", "VERBOSE:")
 
 
 def job_text(**fields: Any) -> str:
@@ -41,7 +43,8 @@ def check_run(name: str, run: CompletedRun, events: Sequence[Event]) -> None:
     if error:
         message = f"{name} could not be run ({error.get('kind')}): {error.get('message')}"
     else:
-        last = next((line for line in reversed(run.stderr.splitlines()) if line.strip()), "")
+        lines = [line for line in run.stderr.splitlines() if line.strip() and not line.startswith(_CHATTER)]
+        last = lines[-1] if lines else ""
         message = f"{name} could not be run: the runtime {_how_it_ended(run.returncode)}{': ' + last if last else ''}"
     raise RunnerError(message, returncode=run.returncode)
 
