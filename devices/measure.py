@@ -5,7 +5,6 @@ import datetime
 import hashlib
 import json
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +21,14 @@ from edgekit.measurement import Conditions, DeviceFacts, Measurement, Settings
 from edgekit.proof.golden import read_golden
 
 GRACE_S = 300.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while measuring; `measurements` has one for each candidate, in order, with what it had by then."""
+
+    def __init__(self, measurements: tuple[Measurement, ...]) -> None:
+        self.measurements = measurements
+        super().__init__()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +56,7 @@ def measure_bundle(
     A fault after the first samples is in `Measurement.fault`, with what was measured until then.
 
     Raises EdgekitError where nothing was measured: RefusedError (this combination is not offered), BundleError,
-    RunnerError (missing runtime, refused file, crash, hang), DeviceError.
+    RunnerError (missing runtime, refused file, crash, hang), DeviceError; Interrupted on Ctrl-C.
     """
     candidate = Candidate(bundle=bundle, accelerator=accelerator, runtime=runtime)
     chosen = (settings or Settings()).model_copy(update={"rounds": 1})
@@ -111,6 +118,18 @@ def _measure(
         )
         for candidate, plan in zip(candidates, plans, strict=True)
     ]
+    try:
+        _work_through(device, works, settings, say)
+    except KeyboardInterrupt:
+        for work in works:
+            work.session.collected.fault = work.session.collected.fault or "interrupted by Ctrl-C"
+        raise Interrupted(tuple(_conclude(work, facts, settings) for work in works)) from None
+    if not any(work.session.collected.latency_ms for work in works):
+        raise next(work.error for work in works if work.error is not None)
+    return tuple(_conclude(work, facts, settings) for work in works)
+
+
+def _work_through(device: Device, works: Sequence[_Work], settings: Settings, say: OnProgress) -> None:
     for work in works:
         _attempt(work, work.session.place)
     for turn in range(settings.rounds):
@@ -119,9 +138,6 @@ def _measure(
     for work in works:
         if settings.op_profile:
             _attempt(work, work.session.profile)
-    if not any(work.session.collected.latency_ms for work in works):
-        raise next(work.error for work in works if work.error is not None)
-    return tuple(_conclude(work, facts, settings) for work in works)
 
 
 def _plan(candidate: Candidate, facts: DeviceFacts, tool: BenchmarkTool | None) -> RunPlan:
@@ -209,8 +225,7 @@ def _conclude(work: _Work, facts: DeviceFacts, settings: Settings) -> Measuremen
         )
     )
     return Measurement(
-        id=uuid.uuid4().hex,
-        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        time=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         bundle=manifest.name,
         bundle_sha256=file_sha256(bundle.path / MANIFEST),
         model_sha256=_model_sha256(bundle),

@@ -7,7 +7,7 @@ import pytest
 from edgekit.bundle import Bundle
 from edgekit.devices.fake import FakeDevice, Faults
 from edgekit.devices.local import LocalDevice
-from edgekit.devices.measure import Candidate, measure_bundle, measure_interleaved
+from edgekit.devices.measure import Candidate, Interrupted, measure_bundle, measure_interleaved
 from edgekit.devices.runner.energy import Energy
 from edgekit.errors import BundleError, DeviceLostError, RefusedError, RunnerError, UnknownNameError
 from edgekit.measurement import Measurement, Settings
@@ -79,7 +79,6 @@ def test_the_same_again_has_the_same_fingerprint(bundles: dict[str, Bundle]) -> 
     first, second = measure(bundles["onnx"], settings), measure(bundles["onnx"], settings)
     other = measure(bundles["onnx"], settings.model_copy(update={"num_threads": 2}))
     assert first.fingerprint == second.fingerprint != other.fingerprint
-    assert first.id != second.id
     assert first.samples.cold_start_ms == ()
 
 
@@ -140,6 +139,22 @@ def test_a_device_that_vanishes_keeps_what_was_measured(bundles: dict[str, Bundl
     assert found.verdict == "unproven"
     assert found.samples.latency_ms
     assert found.coverage.nodes == 3
+
+
+def test_ctrl_c_keeps_what_was_measured(bundles: dict[str, Bundle]) -> None:
+    def interrupt(said: str) -> None:
+        if said.startswith("measuring"):
+            raise KeyboardInterrupt
+
+    candidates = [Candidate(bundle=bundles["tflite"]), Candidate(bundle=bundles["onnx"])]
+    settings = QUICK.model_copy(update={"num_runs": 10**9, "cold_starts": 0})
+    with LocalDevice() as device, pytest.raises(Interrupted) as raised:
+        measure_interleaved(device, candidates, settings=settings, on_progress=interrupt)
+    begun, waiting = raised.value.measurements
+    assert begun.samples.latency_ms
+    assert waiting.samples.latency_ms == ()
+    assert begun.fault == waiting.fault == "interrupted by Ctrl-C"
+    assert begun.verdict == waiting.verdict == "unproven"
 
 
 def test_candidates_are_measured_in_turns(bundles: dict[str, Bundle]) -> None:
