@@ -23,6 +23,7 @@ import tables
 from edgekit.checkpoint import Checkpoint, embedded_checkpoint_path, load_checkpoint
 from edgekit.model.sizes import parameter_count
 from edgekit.predict import predict_texts
+from edgekit.report.markdown import markdown_table
 from edgekit.text.datasets import Dataset, Example, reload_data
 
 COMMAND = "python benchmarks/language_id.py"
@@ -60,7 +61,7 @@ def main() -> None:
     headers = ["", "weights", "texts of one language", "any language that has the text", "strict"]
     note = f"Made by `{COMMAND}`, all in one run, on {len(test)} texts of source strings that no training saw (median "
     note += f"{sorted(len(e.text.encode()) for e in test)[len(test) // 2]} bytes, {len(checkpoint.labels)} languages)."
-    tables.put_in_readme("language_id", tables.markdown_table(headers, cells), note)
+    tables.put_in_readme("language_id", markdown_table(headers, cells), note)
 
 
 @cache

@@ -11,7 +11,8 @@ from typing import Any
 import tables
 
 from edgekit.checkpoint import embedded_checkpoint_path
-from edgekit.cli.output import human_size
+from edgekit.report.markdown import markdown_table
+from edgekit.report.numbers import human_size
 
 COMMAND = "python benchmarks/routes.py"
 ROUTES = ("--target", "all", "--via", "torch,tensorflow", "--quantize", "none,fp16", "--eval-samples", "all")
@@ -28,7 +29,7 @@ def main() -> None:
     headers = ["trained in", "target", "via", "scheme", "size", "max |Δ| of the logits", "labels changed", "accuracy"]
     note = f"Made by `{COMMAND}`: every file run on the whole held-out set of its checkpoint; accuracy of the source "
     note += "model in brackets. Core ML files can't be run on Linux: not run, not claimed."
-    tables.put_in_readme("routes", tables.markdown_table(headers, [as_cells(row) for row in rows]), note)
+    tables.put_in_readme("routes", markdown_table(headers, [as_cells(row) for row in rows]), note)
     if not all(row["ok"] for row in rows):
         raise SystemExit(1)
 

@@ -12,9 +12,10 @@ from typing import Any
 import tables
 
 from edgekit.checkpoint import embedded_checkpoint_path
-from edgekit.cli.output import human_size
 from edgekit.export.schemes import SCHEMES
 from edgekit.export.targets import ALL
+from edgekit.report.markdown import markdown_table
+from edgekit.report.numbers import human_size
 
 COMMAND = "python benchmarks/schemes.py"
 HEADERS = [
@@ -38,7 +39,7 @@ def main() -> None:
         return
     paths = [Path(argument) for argument in sys.argv[1:]]
     rows = [row for target in ALL for row in measure(paths[0] if paths else embedded_checkpoint_path(), target)]
-    table = tables.markdown_table(HEADERS, [as_cells(row) for row in rows])
+    table = markdown_table(HEADERS, [as_cells(row) for row in rows])
     if paths:
         print(table)
     else:

@@ -7,7 +7,6 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +83,6 @@ def machine() -> str:
         if line.startswith("model name"):
             return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores, {platform.system()}"
     return f"{platform.machine()}, {platform.system()}"
-
-
-def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as GitHub renders it; a | in a cell is escaped."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (headers, *rows)]
-    lines = ["| " + " | ".join(row) + " |" for row in escaped]
-    return "\n".join([lines[0], "|" + "---|" * len(headers), *lines[1:]])
 
 
 def put_in_readme(name: str, table: str, note: str) -> None:

@@ -9,6 +9,7 @@ EdgekitError                 edgekit says no: one clear line, exit code 1
 ├── CheckpointError          a checkpoint that is broken, incomplete or not safe to load
 ├── OutputError              an output that exists, is in use, read-only or does not fit
 ├── BundleError              a bundle that is broken, changed or not safe to read
+├── ResultsError             a results database that can't be read or written
 ├── DeviceError              a device that can't be reached or used, with what to do
 │   └── DeviceLostError      ... that vanished in the middle of something
 └── ProcessError             a process that failed, hung or was killed
@@ -76,7 +77,8 @@ class BundleError(EdgekitError):
 class DeviceError(EdgekitError):
     """A device can't be reached or used; the text says what to do next.
 
-    Attributes: address (`ssh:user@host`, `adb:SERIAL`), argv, returncode, stdout and stderr of the command that failed.
+    Attributes: address (`ssh:user@host`, `adb:SERIAL`), state (a word for a table: unreachable, unauthorized, offline,
+    …), argv, returncode, stdout and stderr of the command that failed.
     """
 
     def __init__(
@@ -84,17 +86,23 @@ class DeviceError(EdgekitError):
         message: str,
         *,
         address: str = "",
+        state: str = "unreachable",
         argv: tuple[str, ...] = (),
         returncode: int | None = None,
         stdout: str = "",
         stderr: str = "",
     ) -> None:
-        self.address, self.argv, self.returncode, self.stdout, self.stderr = address, argv, returncode, stdout, stderr
+        self.address, self.state = address, state
+        self.argv, self.returncode, self.stdout, self.stderr = argv, returncode, stdout, stderr
         super().__init__(message)
 
 
 class DeviceLostError(DeviceError):
     """A device vanished in the middle: the link dropped, the cable was pulled, the daemon died."""
+
+
+class ResultsError(EdgekitError):
+    """A results database that is damaged, newer than this edgekit, out of reach or full; or a run that is not there."""
 
 
 class ProcessError(EdgekitError):

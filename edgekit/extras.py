@@ -23,6 +23,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "django": ("data", ("Django",)),
     "pyarrow": ("data", ("pyarrow",)),
     "tensorboard": ("data", ("tensorboard",)),
+    "psycopg": ("postgresql", ("psycopg",)),
 }
 
 

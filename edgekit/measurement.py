@@ -22,7 +22,8 @@ class DeviceFacts(_Record):
     """What a device says of itself; None or empty where it does not say.
 
     `address` is what the user types: `local`, `ssh:user@host`, `adb:SERIAL`. `runtimes` maps a runtime (litert,
-    tflite-runtime, onnxruntime, benchmark_model) to its version there.
+    tflite-runtime, onnxruntime, benchmark_model) to its version there. `python` is the path of the interpreter that the
+    runner is started with: that of the environment made by `edgekit devices setup`, else the system's.
     """
 
     address: str
@@ -62,8 +63,11 @@ class Samples(_Record):
     """Everything that was measured, unrounded and in order.
 
     `cold_*` have one entry a fresh process: from its start to the loaded file, of loading alone, and of the first
-    inference. `warmup_ms` and `latency_ms` are single inferences; `steps` tells which golden step each of `latency_ms`
-    ran. `curve` holds (seconds since the start, median ms of a window, temperature or None) of `--sustained`.
+    inference. `warmup_ms` and `latency_ms` are single inferences, timed as the runtimes' own tools do: the run of a
+    file whose inputs are in place. `transfer_ms` is what writing the inputs and reading the outputs took beside each of
+    `latency_ms` (0 where the runtime does both inside its run). `steps` tells which golden step each of `latency_ms`
+    ran, `rounds` in which turn of A B A B it was measured (empty: there was one). `curve` holds (seconds since the
+    start, median ms of a window, temperature or None) of `--sustained`.
     """
 
     cold_start_ms: tuple[float, ...] = ()
@@ -71,7 +75,9 @@ class Samples(_Record):
     first_inference_ms: tuple[float, ...] = ()
     warmup_ms: tuple[float, ...] = ()
     latency_ms: tuple[float, ...] = ()
+    transfer_ms: tuple[float, ...] = ()
     steps: tuple[int, ...] = ()
+    rounds: tuple[int, ...] = ()
     curve: tuple[tuple[float, float, float | None], ...] = ()
     peak_memory_bytes: int | None = None
     baseline_memory_bytes: int | None = None
@@ -96,7 +102,7 @@ class LeftBehind(_Record):
 
 
 class Coverage(_Record):
-    """What really ran where: `actual` names it as the runtime does ("XNNPACK", "CPU", "QNN"); None: it can't be told."""
+    """What really ran where: `actual` names it as the runtime does ("XNNPACK", "QNN"); None: it can't be told."""
 
     actual: str
     nodes: int | None = None
@@ -108,7 +114,7 @@ class Coverage(_Record):
 
 
 class Settings(_Record):
-    """How it was measured, as asked for on the command line."""
+    """How it was measured, as asked for on the command line; `rounds`: the turns of each candidate in A B A B …."""
 
     num_threads: int = 1
     num_runs: int = 50
@@ -121,10 +127,12 @@ class Settings(_Record):
     cooldown_secs: float = 0.0
     op_profile: bool = False
     real_lengths: bool = True
+    energy: bool = False
+    rounds: int = 1
 
 
 class DeviceParity(_Record):
-    """Outputs on that device beside the golden ones, as `Parity` has it; `verdict` is not-run where they can't be had."""
+    """Outputs on that device beside the golden ones, as in `Parity`; `verdict` is not-run where they can't be had."""
 
     verdict: Literal["within-tolerance", "failed", "not-run"]
     steps: int = 0
@@ -139,6 +147,7 @@ class Measurement(_Record):
 
     `evidence` are the sentences behind the verdict; `fingerprint` identifies device and tools (two measurements are
     comparable where it is equal); `bundle_sha256` is that of the bundle's manifest, `model_sha256` that of its file.
+    `fault` is the line that says what cut the measurement short, "" where nothing did.
     """
 
     schema_version: Literal[1] = 1
@@ -166,3 +175,4 @@ class Measurement(_Record):
     operators: tuple[OperatorTime, ...] = ()
     verdict: Verdict
     evidence: tuple[str, ...] = ()
+    fault: str = ""

@@ -1,5 +1,6 @@
 """The one function that starts processes."""
 
+import hashlib
 import os
 import sys
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import ProcessError
-from edgekit.processes import kill_running, run_process
+from edgekit.processes import Process, kill_running, run_process
 
 
 def python(code: str) -> list[str]:
@@ -51,6 +52,72 @@ def test_time_limit_ends_the_whole_group(tmp_path: Path) -> None:
     with pytest.raises(ProcessError, match="did not finish within 3 s"):
         run_process(python(code), timeout_s=3)
     assert wait_until_dead(int((tmp_path / "pid").read_text()))
+
+
+def test_lines_come_as_they_are_written_and_in_the_callers_thread(tmp_path: Path) -> None:
+    code = "import sys; print('one', flush=True); open(sys.argv[1]).read(); print('two\\n'); sys.stdout.write('three')"
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    seen: list[tuple[str, int]] = []
+
+    def on_line(line: str) -> None:
+        seen.append((line, threading.get_ident()))
+        if line == "one":
+            gate.write_text("")  # the child waits for this: its first line came while it ran
+
+    run = run_process([*python(code), str(gate)], timeout_s=60, on_line=on_line)
+    assert [line for line, _ in seen] == ["one", "two", "", "three"]
+    assert {thread for _, thread in seen} == {threading.get_ident()}
+    assert run.stdout == "one\ntwo\n\nthree"
+
+
+def test_lines_before_the_time_limit_are_handed_over() -> None:
+    seen: list[str] = []
+    with pytest.raises(ProcessError, match="did not finish within 2 s"):
+        run_process(
+            python("import time; print('measured', flush=True); time.sleep(600)"), timeout_s=2, on_line=seen.append
+        )
+    assert seen == ["measured"]
+
+
+def test_a_failing_on_line_ends_the_process() -> None:
+    pids: list[int] = []
+
+    def on_line(line: str) -> None:
+        pids.append(int(line))
+        raise KeyboardInterrupt
+
+    code = "import os,time; print(os.getpid(), flush=True); time.sleep(600)"
+    with pytest.raises(KeyboardInterrupt):
+        run_process(python(code), timeout_s=600, on_line=on_line)
+    assert wait_until_dead(pids[0])
+
+
+def test_standard_input_from_a_file(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    (tmp_path / "data").write_bytes(data)
+    code = "import sys,hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"
+    run = run_process(python(code), timeout_s=60, stdin=tmp_path / "data")
+    assert run.stdout.strip() == hashlib.sha256(data).hexdigest()
+
+
+def test_a_grandchild_that_holds_the_pipes_holds_nobody_up() -> None:
+    code = "import subprocess,sys; subprocess.Popen([sys.executable,'-c','import time; time.sleep(600)']); print('out')"
+    started = time.monotonic()
+    lines: list[str] = []
+    run = run_process(python(code), timeout_s=60, on_line=lines.append)
+    assert (run.returncode, run.stdout, lines) == (0, "out\n", ["out"])
+    assert time.monotonic() - started < 30
+
+
+def test_a_process_beside_this_one() -> None:
+    code = "import sys; print('ready', flush=True); sys.stdin.read(); print('left')"
+    with Process(python(code)) as process:
+        assert process.read_line(timeout_s=60) == "ready"
+        with pytest.raises(ProcessError, match="said nothing within 0 s"):
+            process.read_line(timeout_s=0.1)
+        process.close_stdin()
+        assert process.wait(timeout_s=60).stdout == "ready\nleft\n"
 
 
 def test_missing_program() -> None:

@@ -1,63 +1,107 @@
-"""`python3 -m runner JOB.json`: load a file, replay its steps, write the outputs.
+"""`python3 -m runner JOB.json`: load a file, replay its steps, measure.
 
-JSON lines on standard output: {"schema": 1, "event": "loaded" | "done" | "error", ...}. Exit code 0; 2 for a job that
-is none; 3 with an error event. Outputs that are NaN or infinite are counted in "done" and are no error here.
+JSON lines on standard output, {"schema": 1, "event": …}. Exit code 0; 2 for a job that is none; 3 with an error event.
+
+    loaded      runtime, version, signatures, load_s
+    memory      baseline_bytes (runtime and numpy imported), peak_bytes (loaded, and run once through each signature)
+    assignment  which node runs where, as the runtime tells it
+    replayed    steps, run_s, non_finite: the outputs of all steps are written (NaN and infinity are no error here)
+    warmup      ms of each run, stable
+    samples     ms, transfer_ms and steps of a batch of runs
+    window      t_s, median_ms, temperature_c of a part of a sustained run
+    energy      mj_per_inference and method
+    cold        start_ms, load_ms, first_ms of this process
+    profile     the runtime's own times by operator
+    done        steps, run_s, non_finite (of a replay)
+    error       kind, message
 """
 
-import json
 import os
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Optional
 
-from .backend import Backend, load_backend
+from .backend import Backend, import_runtime, load_backend
+from .events import Events
 from .failures import RunError, first_line
-from .job import SCHEMA, RunnerJob, read_job
+from .job import RunnerJob, read_job
+from .measure import first_inferences, measure, profile
+from .memory import Memory
 from .replay import replay
-from .steps import read_steps, write_outputs
+from .steps import Step, read_steps, write_outputs
+from .threads import pin
+
+_USAGE = "usage: python3 -m runner JOB.json [--cold]\n"
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job whose file is the only argument; return the exit code."""
-    if len(arguments) != 1:
-        sys.stderr.write("usage: python3 -m runner JOB.json\n")
+    """Run the job whose file is the first argument; return the exit code.
+
+    With `--cold` the process starts itself anew in its place, and counts from that moment.
+    """
+    if len(arguments) == 2 and arguments[1] == "--cold":
+        start = str(Path(__file__).resolve().with_name("start.py"))
+        os.execv(sys.executable, [sys.executable, start, arguments[0], f"--started={time.monotonic_ns()}"])
+    if not 1 <= len(arguments) <= 2:
+        sys.stderr.write(_USAGE)
         return 2
-    events = _keep_stdout_for_events()
+    started = int(arguments[1].split("=")[1]) if len(arguments) == 2 else None
+    events = Events()
     try:
         job = read_job(arguments[0])
         if job.die_with_parent:
             _die_with_parent()
-        _run(job, events)
+        _run(job, events, started)
     except RunError as failure:
-        _emit(events, "error", kind=failure.kind, message=str(failure))
+        events.emit("error", kind=failure.kind, message=str(failure))
         return 2 if failure.kind == "bad-job" else 3
-    except OSError as error:
-        _emit(events, "error", kind="run-failed", message=first_line(error))
+    except (OSError, MemoryError) as error:
+        events.emit("error", kind="run-failed", message=first_line(error))
         return 3
     return 0
 
 
-def _run(job: RunnerJob, events: TextIO) -> None:
-    steps = read_steps(job.steps)
+def _run(job: RunnerJob, events: Events, started: Optional[int]) -> None:
     if not Path(job.model).exists():
         raise RunError("load-failed", f"there is no file {job.model}")
-    started = time.monotonic()
-    backend = load_backend(job)
-    _emit(
-        events,
-        "loaded",
-        runtime=job.runtime,
-        version=backend.version,
-        signatures=_described(backend),
-        load_s=round(time.monotonic() - started, 4),
+    pin(job.pin_cores)
+    runtime = import_runtime(job)
+    memory = Memory()
+    before = time.monotonic_ns()
+    backend = load_backend(runtime, job)
+    loaded = time.monotonic_ns()
+    load_ms = (loaded - before) / 1e6
+    described = _described(backend)
+    events.emit(
+        "loaded", runtime=job.runtime, version=backend.version, signatures=described, load_s=round(load_ms / 1e3, 4)
     )
+    steps = read_steps(job.steps)
+    if job.operation == "replay":
+        events.emit("done", **_prove(backend, steps, job))
+        return
+    first_ms = first_inferences(backend, steps)
+    if job.operation == "cold":
+        events.emit("cold", start_ms=(loaded - (started or before)) / 1e6, load_ms=load_ms, first_ms=first_ms)
+    elif job.operation == "profile":
+        profile(backend, steps, events)
+    else:
+        events.emit("memory", baseline_bytes=memory.baseline_bytes, peak_bytes=memory.peak_bytes())
+        events.emit("assignment", **backend.assignment())
+        if job.prove:
+            events.emit("replayed", **_prove(backend, steps, job))
+        measure(backend, steps, job, events)
+    events.emit("done", steps=len(steps))
+
+
+def _prove(backend: Backend, steps: list[Step], job: RunnerJob) -> dict[str, Any]:
+    """Write the outputs of all steps; what is to be said of them."""
     started = time.monotonic()
     replayed = replay(backend, steps)
     seconds = time.monotonic() - started
     write_outputs(job.outputs, replayed.outputs)
-    _emit(events, "done", steps=len(steps), run_s=round(seconds, 4), non_finite=replayed.non_finite)
+    return {"steps": len(steps), "run_s": round(seconds, 4), "non_finite": replayed.non_finite}
 
 
 def _described(backend: Backend) -> dict[str, Any]:
@@ -69,19 +113,6 @@ def _described(backend: Backend) -> dict[str, Any]:
         }
         for name, signature in backend.signatures.items()
     }
-
-
-def _emit(events: TextIO, event: str, **fields: Any) -> None:
-    events.write(json.dumps({"schema": SCHEMA, "event": event, **fields}) + "\n")
-    events.flush()
-
-
-def _keep_stdout_for_events() -> TextIO:
-    """Give events a standard output of their own: what runtimes print, from C++ too, goes to standard error."""
-    sys.stdout.flush()
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return events
 
 
 def _die_with_parent() -> None:

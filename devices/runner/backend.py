@@ -1,7 +1,7 @@
 """What a runtime looks like to the runner, and which module serves which."""
 
 import importlib
-from typing import NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from .failures import RunError, first_line
 from .job import RunnerJob
@@ -10,6 +10,7 @@ from .steps import Arrays
 #: runtime → module of this package
 MODULES = {
     "litert": "backend_tflite",
+    "litert-compiled": "backend_litert_compiled",
     "tflite-runtime": "backend_tflite",
     "onnxruntime": "backend_onnxruntime",
     "tensorflow": "backend_tensorflow",
@@ -33,15 +34,45 @@ class Signature(NamedTuple):
     outputs: dict[str, Port]
 
 
+class Call(NamedTuple):
+    """One call of a signature with given inputs, in the three parts that are timed apart.
+
+    `write` puts the inputs in their place, `run` does the work and returns when it is done (on an accelerator that
+    works on its own: when the outputs can be read), `read` makes numpy arrays of their own of what `run` returned.
+    """
+
+    write: Callable[[], Any]
+    run: Callable[[], Any]
+    read: Callable[[Any], Arrays]
+
+
+def nothing() -> None:
+    """The `write` of a runtime that takes its inputs when it runs."""
+
+
 class Backend:
-    """A file loaded into a runtime. Subclasses set `version` and `signatures` and run one call."""
+    """A file loaded into a runtime. Subclasses set `version` and `signatures` and prepare calls."""
 
     version: str
     signatures: dict[str, Signature]
 
-    def run(self, signature: str, inputs: Arrays) -> Arrays:
-        """Call a signature with checked inputs; return its outputs as numpy arrays of their own memory."""
+    def prepare(self, signature: str, inputs: Arrays) -> Call:
+        """A call of a signature with checked inputs, to be made any number of times."""
         raise NotImplementedError
+
+    def run(self, signature: str, inputs: Arrays) -> Arrays:
+        """Call a signature once, in the parts that are measured."""
+        call = self.prepare(signature, inputs)
+        call.write()
+        return call.read(call.run())
+
+    def assignment(self) -> dict[str, Any]:
+        """What the runtime tells of which node runs where, as it tells it; empty where it does not. After a run."""
+        return {}
+
+    def profile(self, call: Call, runs: int) -> dict[str, Any]:
+        """Run a call and return the runtime's own times by operator; raises RunError("refused") where it has none."""
+        raise RunError("refused", f"{type(self).__name__} can't tell the time of operators")
 
     def resolve(self, name: str) -> str:
         """The loaded signature that a step's name means; an unnamed one answers to every name."""
@@ -53,18 +84,34 @@ class Backend:
         raise RunError("bad-input", f"the file has no signature {name!r}: it has {known}")
 
 
-def load_backend(job: RunnerJob) -> Backend:
-    """Load the job's file into its runtime.
+class Runtime(NamedTuple):
+    """An imported runtime and the module of this package that serves it."""
 
-    Raises RunError: "runtime-missing" where it is not installed, "load-failed" where it refuses the file.
+    module: Any
+    imported: Any
+
+
+def import_runtime(job: RunnerJob) -> Runtime:
+    """Import the job's runtime.
+
+    Raises RunError: "runtime-missing" where it is not installed, "refused" where it has not the job's accelerator.
     """
     try:
         module = importlib.import_module(f".{MODULES[job.runtime]}", __package__)
-        runtime = module.import_runtime(job.runtime)
+        offered = getattr(module, "ACCELERATORS", ("cpu",))
+        if job.accelerator not in offered:
+            raise RunError(
+                "refused", f"{job.accelerator} is not offered with {job.runtime}: it has {', '.join(offered)}"
+            )
+        return Runtime(module, module.import_runtime(job.runtime))
     except ImportError as error:
         raise RunError("runtime-missing", f"{job.runtime} can't be imported: {first_line(error)}") from error
+
+
+def load_backend(runtime: Runtime, job: RunnerJob) -> Backend:
+    """Load the job's file; raises RunError("load-failed") where the runtime refuses it."""
     try:
-        backend: Backend = module.load(runtime, job)
+        backend: Backend = runtime.module.load(runtime.imported, job)
     except RunError:
         raise
     except Exception as error:

@@ -1,10 +1,16 @@
 """ONNX files in ONNX Runtime, on its CPU provider."""
 
+import json
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .backend import UNNAMED, Backend, Port, Signature
+from .backend import UNNAMED, Backend, Call, Port, Signature, nothing
+from .failures import RunError
 from .job import RunnerJob
 from .steps import Arrays
 
@@ -24,7 +30,7 @@ def load(runtime: Any, job: RunnerJob) -> Backend:
 
 
 class OnnxBackend(Backend):
-    """One inference session; an ONNX graph has one unnamed entry."""
+    """One inference session; an ONNX graph has one unnamed entry. Its run takes the inputs and gives the outputs."""
 
     def __init__(self, runtime: Any, job: RunnerJob) -> None:
         self.version = str(runtime.__version__)
@@ -32,13 +38,56 @@ class OnnxBackend(Backend):
         options.intra_op_num_threads = job.num_threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if job.operation != "replay":  # tells which provider took which node; runtimes before 1.24 pass it over
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        self._profiling = job.operation == "profile"
+        if self._profiling:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(tempfile.gettempdir(), f"edgekit-profile-{os.getpid()}"))
         self._session = runtime.InferenceSession(job.model, options, providers=["CPUExecutionProvider"])
         self.signatures = {UNNAMED: Signature(_ports(self._session.get_inputs()), _ports(self._session.get_outputs()))}
 
-    def run(self, signature: str, inputs: Arrays) -> Arrays:
+    def prepare(self, signature: str, inputs: Arrays) -> Call:
         """Run the session for all outputs."""
         names = list(self.signatures[signature].outputs)
-        return {name: np.array(value) for name, value in zip(names, self._session.run(names, inputs))}
+
+        def read(values: Any) -> Arrays:
+            return {name: np.array(value) for name, value in zip(names, values)}
+
+        return Call(nothing, partial(self._session.run, names, inputs), read)
+
+    def assignment(self) -> dict[str, Any]:
+        """The operators that each provider took."""
+        ask = getattr(self._session, "get_provider_graph_assignment_info", None)
+        if ask is None:
+            return {}
+        parts = [[part.ep_name, [node.op_type for node in part.get_nodes()]] for part in ask()]
+        return {"format": "onnxruntime", "parts": parts}
+
+    def profile(self, call: Call, runs: int) -> dict[str, Any]:
+        """The mean time of each node over the runs, from the profile that the session writes."""
+        if not self._profiling:
+            raise RunError("refused", "the session was made without profiling")
+        for _ in range(runs):
+            call.run()
+        path = Path(self._session.end_profiling())
+        try:
+            events = json.loads(path.read_text(encoding="utf-8"))
+        finally:
+            path.unlink()
+        return {"format": "onnxruntime", "nodes": _node_times(events)}
+
+
+def _node_times(events: list[dict[str, Any]]) -> list[list[Any]]:
+    """[name, kind, provider, mean ms] of each node."""
+    spent: dict[tuple[str, str, str], list[float]] = {}
+    for event in events:
+        name = event.get("name", "")
+        if event.get("cat") == "Node" and name.endswith("_kernel_time"):
+            told = event.get("args", {})
+            key = (name[: -len("_kernel_time")], told.get("op_name", ""), told.get("provider", ""))
+            spent.setdefault(key, []).append(event["dur"] / 1e3)
+    return [[*key, sum(times) / len(times)] for key, times in spent.items()]
 
 
 def _ports(values: Any) -> dict[str, Port]:

@@ -1,9 +1,10 @@
 """SavedModel folders in TensorFlow."""
 
 import os
+from functools import partial
 from typing import Any
 
-from .backend import Backend, Port, Signature
+from .backend import Backend, Call, Port, Signature, nothing
 from .job import RunnerJob
 from .steps import Arrays
 
@@ -37,10 +38,14 @@ class TensorflowBackend(Backend):
             for name, function in self._functions.items()
         }
 
-    def run(self, signature: str, inputs: Arrays) -> Arrays:
+    def prepare(self, signature: str, inputs: Arrays) -> Call:
         """Call a signature with the inputs as tensors."""
         tensors = {name: self._tensorflow.constant(value) for name, value in inputs.items()}
-        return {name: value.numpy() for name, value in self._functions[signature](**tensors).items()}
+        return Call(nothing, partial(self._functions[signature], **tensors), _read)
+
+
+def _read(outputs: Any) -> Arrays:
+    return {name: value.numpy() for name, value in outputs.items()}
 
 
 def _ports(specs: dict[str, Any]) -> dict[str, Port]:

@@ -1,11 +1,12 @@
 """TFLite files in ai-edge-litert, or in tflite-runtime on old device images: the same interface."""
 
 import importlib
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .backend import Backend, Port, Signature
+from .backend import Backend, Call, Port, Signature
 from .failures import RunError
 from .job import RunnerJob
 from .steps import Arrays
@@ -25,24 +26,66 @@ def load(runtime: Any, job: RunnerJob) -> Backend:
 
 
 class TfliteBackend(Backend):
-    """One interpreter; each signature is called through its own signature runner."""
+    """One interpreter; each signature runs on its own subgraph.
+
+    Calls go where SignatureRunner sends them (ai-edge-litert 2.3.0, tflite-runtime 2.14.0), past its own __call__,
+    which resizes and allocates all tensors every time: 2.6 % of 0.22 ms, which an application that cares does not pay.
+    """
 
     def __init__(self, runtime: Any, job: RunnerJob) -> None:
         self.version = str(getattr(runtime, "__version__", "unknown"))
+        self._job = job
         self._interpreter = runtime.interpreter.Interpreter(model_path=job.model, num_threads=job.num_threads)
         names = list(self._interpreter.get_signature_list())
         if not names:
             raise RunError("load-failed", f"{job.model} has no named signature")
         self._runners = {name: self._interpreter.get_signature_runner(name) for name in names}
+        self._allocated: dict[str, list[tuple[int, ...]]] = {}
         self.signatures = {
             name: Signature(_ports(runner.get_input_details()), _ports(runner.get_output_details()))
             for name, runner in self._runners.items()
         }
 
-    def run(self, signature: str, inputs: Arrays) -> Arrays:
-        """Call a signature runner; it copies its outputs out of the interpreter."""
-        outputs = self._runners[signature](**inputs)
-        return {name: np.array(value) for name, value in outputs.items()}
+    def prepare(self, signature: str, inputs: Arrays) -> Call:
+        """Write with SetTensor, run with Invoke, read with GetTensor, which copies."""
+        runner = self._runners[signature]
+        graph, subgraph = runner._interpreter_wrapper, runner._subgraph_index
+        tensors = [(detail["index"], inputs[name]) for name, detail in runner.get_input_details().items()]
+        outputs = [(name, detail["index"]) for name, detail in runner.get_output_details().items()]
+        shapes = [value.shape for _, value in tensors]
+
+        def write() -> None:
+            if self._allocated.get(signature) != shapes:
+                self._allocate(signature, tensors)
+            for index, value in tensors:
+                graph.SetTensor(index, value, subgraph)
+
+        def read(_: Any) -> Arrays:
+            return {name: graph.GetTensor(index, subgraph) for name, index in outputs}
+
+        return Call(write, partial(graph.Invoke, subgraph), read)
+
+    def _allocate(self, signature: str, tensors: list[tuple[int, Any]]) -> None:
+        runner = self._runners[signature]
+        for index, value in tensors:
+            shape = np.array(value.shape, dtype=np.int32)
+            runner._interpreter_wrapper.ResizeInputTensor(index, shape, False, runner._subgraph_index)
+        runner._interpreter_wrapper.AllocateTensors(runner._subgraph_index)
+        self._allocated[signature] = [value.shape for _, value in tensors]
+
+    def assignment(self) -> dict[str, Any]:
+        """The operators of the first subgraph and the DELEGATE nodes that took some of them over."""
+        details = getattr(self._interpreter, "_get_ops_details", None)
+        if details is None:
+            return {}
+        nodes = [[op["op_name"], [int(t) for t in op["inputs"]], [int(t) for t in op["outputs"]]] for op in details()]
+        return {"format": "tflite", "nodes": nodes}
+
+    def profile(self, call: Call, runs: int) -> dict[str, Any]:
+        """The summary that LiteRT's own profiler prints, of the same file run by the same library."""
+        from .profile_litert import profile_file
+
+        return {"format": "litert", "text": profile_file(self._job, self.version, runs)}
 
 
 def _ports(details: dict[str, Any]) -> dict[str, Port]:
@@ -50,6 +93,6 @@ def _ports(details: dict[str, Any]) -> dict[str, Port]:
 
 
 def _port(detail: dict[str, Any]) -> Port:
-    # Signature runners resize their inputs to whatever they are given: the shape that the file declares must hold.
+    # Inputs are resized to whatever is given: the shape that the file declares must hold.
     signed = detail["shape_signature"] if len(detail.get("shape_signature", ())) else detail["shape"]
     return Port(np.dtype(detail["dtype"]).name, tuple(None if size < 0 else int(size) for size in signed))

@@ -6,7 +6,7 @@ import re
 import zipfile
 from typing import Any
 
-from .backend import UNNAMED, Backend, Port, Signature
+from .backend import UNNAMED, Backend, Call, Port, Signature, nothing
 from .failures import RunError
 from .job import RunnerJob
 from .steps import Arrays
@@ -66,11 +66,19 @@ class TorchBackend(Backend):
         self._module = program.module(check_guards=False)  # guards are Python text in the archive
         self.signatures = {UNNAMED: _signature(program)}
 
-    def run(self, signature: str, inputs: Arrays) -> Arrays:
+    def prepare(self, signature: str, inputs: Arrays) -> Call:
         """Call the module without tracking gradients."""
-        with self._torch.no_grad():
-            outputs = self._module(**{name: self._torch.from_numpy(value) for name, value in inputs.items()})
-        return {name: value.numpy().copy() for name, value in outputs.items()}
+        tensors = {name: self._torch.from_numpy(value) for name, value in inputs.items()}
+
+        def run() -> Any:
+            with self._torch.no_grad():
+                return self._module(**tensors)
+
+        return Call(nothing, run, _read)
+
+
+def _read(outputs: Any) -> Arrays:
+    return {name: value.numpy().copy() for name, value in outputs.items()}
 
 
 def _signature(program: Any) -> Signature:

@@ -1,7 +1,7 @@
 """The one exception of the runner."""
 
 #: what can go wrong, as the `kind` of an error event
-KINDS = ("bad-job", "runtime-missing", "load-failed", "bad-input", "run-failed")
+KINDS = ("bad-job", "runtime-missing", "refused", "load-failed", "bad-input", "run-failed")
 
 
 class RunError(Exception):

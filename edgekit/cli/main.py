@@ -14,7 +14,7 @@ import typer.main
 from edgekit import __version__
 from edgekit.errors import EdgekitError
 
-#: verb → its line in `edgekit --help`; each is the function run_VERB in edgekit/cli/VERB.py
+#: verb → its line in `edgekit --help`; each is run_VERB in edgekit/cli/VERB.py, a function or a Typer app
 VERBS = {
     "train": "Train a compact Transformer, in PyTorch or TensorFlow.",
     "export": "Convert a checkpoint to TFLite, ONNX and Core ML, and prove each file.",
@@ -50,8 +50,10 @@ class LazyVerbs(typer.core.TyperGroup):
 
 
 def load_verb(name: str) -> Any:
-    """Import one verb and build its command."""
+    """Import one verb and build its command: a function, or a Typer app where the verb has verbs of its own."""
     function = getattr(importlib.import_module(f"edgekit.cli.{name}"), f"run_{name}")
+    if isinstance(function, typer.Typer):
+        return typer.main.get_command(function)
     verb = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     verb.command(name)(function)
     return typer.main.get_command(verb)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgekit.bundle import Accuracy, Parity
+from edgekit.report.numbers import human_size as human_size
 
 #: remarks and progress; stdout stays clean for results
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -35,15 +36,6 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, title:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # as it is: brackets are no markup
     console.print(table)
-
-
-def human_size(size_bytes: float) -> str:
-    """A size in bytes as people read it: 3.42 MB (decimal units)."""
-    for unit in ("B", "kB", "MB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.2f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.2f} GB"
 
 
 def points_text(points: float) -> str:

@@ -1,15 +1,14 @@
 """Runs an exported file through `devices/runner` on this host: the same code that runs on a device."""
 
-import json
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import RunnerError
 from edgekit.processes import run_process
 from edgekit.proof.golden import Golden, read_golden
+from edgekit.proof.runner_events import check_run, find_event, job_text, parse_event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,42 +27,17 @@ def replay_steps(model: Path, runtime: str, steps: Path, *, num_threads: int = 1
     with tempfile.TemporaryDirectory(prefix="edgekit-replay-") as folder:
         outputs, job = Path(folder) / "outputs.npz", Path(folder) / "job.json"
         job.write_text(
-            json.dumps(
-                {
-                    "schema": 1,
-                    "runtime": runtime,
-                    "model": str(model.absolute()),
-                    "steps": str(steps.absolute()),
-                    "outputs": str(outputs),
-                    "num_threads": num_threads,
-                    "die_with_parent": True,
-                }
+            job_text(
+                runtime=runtime,
+                model=str(model.absolute()),
+                steps=str(steps.absolute()),
+                outputs=str(outputs),
+                num_threads=num_threads,
+                die_with_parent=True,
             )
         )
         argv = [sys.executable, "-P", "-m", "edgekit.devices.runner", str(job)]
         run = run_process(argv, timeout_s=timeout_s, cwd=Path(folder), env={"TF_CPP_MIN_LOG_LEVEL": "3"})
-        events = _parse_events(run.stdout)
-        if run.returncode != 0:
-            raise RunnerError(_failure(model, run.returncode, run.stderr, events), returncode=run.returncode)
-        loaded = next((e for e in events if e.get("event") == "loaded"), {})
-        return Replay(produced=read_golden(outputs), loaded=loaded)
-
-
-def _parse_events(stdout: str) -> list[dict[str, Any]]:
-    events = []
-    for line in stdout.splitlines():
-        if line.startswith("{"):
-            try:
-                events.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue  # a runtime printed something of its own
-    return events
-
-
-def _failure(model: Path, returncode: int, stderr: str, events: list[dict[str, Any]]) -> str:
-    error = next((e for e in events if e.get("event") == "error"), None)
-    if error:
-        return f"{model.name} could not be run ({error.get('kind')}): {error.get('message')}"
-    ended = f"died of signal {-returncode}" if returncode < 0 else f"ended with exit code {returncode}"
-    last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "")
-    return f"{model.name} could not be run: the runtime {ended}{': ' + last if last else ''}"
+        events = [event for line in run.stdout.splitlines() if (event := parse_event(line))]
+        check_run(model.name, run, events)
+        return Replay(produced=read_golden(outputs), loaded=find_event(events, "loaded"))

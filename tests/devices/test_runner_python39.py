@@ -19,8 +19,8 @@ try:
 except ImportError:
     sys.modules["numpy"] = types.ModuleType("numpy")
 import runner.__main__, runner.backend_onnxruntime, runner.backend_tensorflow, runner.backend_tflite
-import runner.backend_torch
-from runner.backend import Backend, Port, load_backend
+import runner.backend_litert_compiled, runner.backend_torch, runner.profile_litert
+from runner.backend import Backend, Port, import_runtime
 from runner.failures import RunError
 from runner.job import parse_job
 from runner.replay import fit_inputs
@@ -31,7 +31,7 @@ assert job.num_threads == 1
 for action, kind in (
     (lambda: parse_job({"schema": 1}), "bad-job"),
     (lambda: fit_inputs({"ids": Port("int32", (1, None))}, Step("00000", "f", {})), "bad-input"),
-    (lambda: load_backend(job._replace(runtime="tflite-runtime")), "runtime-missing"),
+    (lambda: import_runtime(job._replace(runtime="tflite-runtime")), "runtime-missing"),
 ):
     try:
         action()

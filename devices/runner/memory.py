@@ -1,0 +1,47 @@
+"""Peak memory of this process above what the runtime and numpy take by themselves."""
+
+import sys
+from typing import Optional
+
+
+class Memory:
+    """Made once the runtime is imported and before the file is loaded; None where the system does not tell."""
+
+    def __init__(self) -> None:
+        reset = _reset_peak()
+        self.baseline_bytes = _status("VmRSS") if reset else self.peak_bytes()
+
+    def peak_bytes(self) -> Optional[int]:
+        """The most physical memory that this process has had since then."""
+        found = _status("VmHWM")
+        return found if found is not None else _getrusage_peak()
+
+
+def _reset_peak() -> bool:
+    """Forget the peak of importing (Linux 4.0 or later)."""
+    try:
+        with open("/proc/self/clear_refs", "w") as stream:
+            stream.write("5")
+    except OSError:
+        return False
+    return _status("VmRSS") is not None
+
+
+def _status(name: str) -> Optional[int]:
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as stream:
+            for line in stream:
+                if line.startswith(f"{name}:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def _getrusage_peak() -> Optional[int]:
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
