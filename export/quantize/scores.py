@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from edgekit.checkpoint import Checkpoint
-from edgekit.devices.runner.backend import Backend, load_backend
+from edgekit.devices.runner.backend import Backend, import_runtime, load_backend
 from edgekit.devices.runner.failures import RunError
 from edgekit.devices.runner.job import RunnerJob
 from edgekit.devices.runner.replay import run_step
@@ -102,7 +102,8 @@ class Scorer:
         self._compress(self._source, path, mixture_of(recipe, self._checkpoint, self._target), self._calibration)
 
     def _load(self, path: Path) -> Backend:
-        return load_backend(RunnerJob(runtime=self._runtime, model=str(path), steps="", outputs=""))
+        job = RunnerJob(runtime=self._runtime, model=str(path), steps="", outputs="")
+        return load_backend(import_runtime(job), job)
 
     def _distance(self, logits: Logits) -> dict[str, Any]:
         return vars(measure_distance(self._reference, logits))

@@ -207,16 +207,16 @@ def _work(sweep: Sweep, name: str, *, framework: Framework, **fields: Any) -> No
 def _check_finite(sweep: Sweep) -> None:
     """Raise CheckpointError where the source model's own answers are NaN or infinite."""
     golden = read_golden(sweep.folder / "golden.npz")
-    broken = ~np.isfinite(stack_outputs(golden.steps, OUTPUT)).all(axis=1)
-    if np.any(broken):
+    broken = np.any(~np.isfinite(stack_outputs(golden.steps, OUTPUT)), axis=1).tolist()
+    if any(broken):
         module = ""
         if extras.is_installed("torch"):
             from edgekit.export.quantize.find_nan import first_non_finite_module
 
-            found = first_non_finite_module(sweep.checkpoint, golden.steps[int(np.argmax(broken))].inputs)
+            found = first_non_finite_module(sweep.checkpoint, golden.steps[broken.index(True)].inputs)
             module = f"; the first module whose output is not finite is {found}"
         raise CheckpointError(
-            f"{sweep.checkpoint.name} itself answers NaN or infinity on {int(np.count_nonzero(broken))} of "
+            f"{sweep.checkpoint.name} itself answers NaN or infinity on {sum(broken)} of "
             f"{len(broken)} texts, before any quantization{module}"
         )
 
