@@ -4,6 +4,7 @@ The nodes need edgekit with the target's extra, and nothing else: what a sweep i
 store, once to each node.
 """
 
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgekit.program import SourceRef
 Files = dict[str, bytes]  # path relative to the folder of a sweep → content
 
 _RETRIES = 2  # of a batch whose node was lost
+_CONNECT_S = 10.0
 
 
 def run_batches_on_ray(
@@ -29,8 +31,9 @@ def run_batches_on_ray(
     keep: Callable[[Sequence[Score]], None],
     *,
     address: str = "auto",
+    on_node: Callable[[str], None] = lambda node: None,
 ) -> None:
-    """Score all batches on the cluster at `address`; `keep` gets the scores of each as it comes.
+    """Score all batches on the cluster at `address`; `keep` gets the scores of each as it comes, `on_node` its node's id.
 
     Raises RefusedError for timed candidates (nodes differ, so their times can't be compared) and where there is no
     cluster.
@@ -40,8 +43,9 @@ def run_batches_on_ray(
     import ray
 
     try:
+        _check_reachable(address)
         ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise RefusedError(f"no Ray cluster at {address!r}: start one with `ray start --head` ({error})") from error
     try:
         task = ray.remote(num_cpus=1, max_retries=_RETRIES)(score_on_node)
@@ -49,15 +53,26 @@ def run_batches_on_ray(
         waiting = [task.remote(files, sweep.target, source.framework, sweep.calibrated, list(b)) for b in batches]
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=1)
-            keep([Score.model_validate(row) for row in ray.get(done[0])])
+            node, rows = ray.get(done[0])
+            on_node(node)
+            keep([Score.model_validate(row) for row in rows])
     finally:
         ray.shutdown()
 
 
+def _check_reachable(address: str) -> None:
+    """Raise OSError where nothing listens at HOST:PORT: Ray 2.60 tries for minutes, and then ends the process."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+
+
 def score_on_node(
     files: Files, target: str, framework: Any, calibrated: bool, batch: Sequence[Recipe]
-) -> list[dict[str, Any]]:
-    """Unpack a sweep into a temporary folder of this node, score one batch there, and return plain data."""
+) -> tuple[str, list[dict[str, Any]]]:
+    """Unpack a sweep into a temporary folder of this node, score one batch there; return the node's id and plain data."""
+    import ray
+
     from edgekit.sources.checkpoint import checkpoint_source
 
     with tempfile.TemporaryDirectory(prefix="edgekit-sweep-") as name:
@@ -75,7 +90,8 @@ def score_on_node(
             num_texts=0,
             calibrated=calibrated,
         )
-        return [score.model_dump(mode="json") for score in run_batch(sweep, batch, timed=False)]
+        scores = run_batch(sweep, batch, timed=False)
+        return ray.get_runtime_context().get_node_id(), [score.model_dump(mode="json") for score in scores]
 
 
 def _pack(sweep: Sweep) -> Files:

@@ -167,16 +167,21 @@ class _Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.scores = {_key(score.recipe): score for score in read_scores(path)}
+        if path.is_file() and not path.read_bytes().endswith(b"\n"):
+            self._append("\n")  # a line was cut: the next one must not be lost with it
 
     def has(self, key: str, *, timed: bool) -> bool:
         score = self.scores.get(key)
         return score is not None and (not timed or bool(score.error) or score.latency_ms is not None)
 
     def add(self, scores: Iterable[Score]) -> None:
+        for score in scores:
+            self._append(score.model_dump_json() + "\n")
+            self.scores[_key(score.recipe)] = score
+
+    def _append(self, text: str) -> None:
         with explained(self._path), self._path.open("a", encoding="utf-8") as stream:
-            for score in scores:
-                stream.write(score.model_dump_json() + "\n")
-                self.scores[_key(score.recipe)] = score
+            stream.write(text)
 
 
 def _key(recipe: Recipe) -> str:

@@ -41,7 +41,9 @@ def test_every_matrix_finds_its_module(routes: Routes, target: str, framework: F
     matrices = {name for name, values in floats.items() if is_matrix(values.shape)}
     assert matrices <= set(owners), "a matrix of no module"
     shapes = {name.rsplit(".", 1)[0]: values.shape for name, values in routes.checkpoint.weights.items()}
-    weighted = {module for module, shape in shapes.items() if is_matrix(routes.checkpoint.weights[f"{module}.weight"].shape)}
+    weighted = {
+        module for module, shape in shapes.items() if is_matrix(routes.checkpoint.weights[f"{module}.weight"].shape)
+    }
     assert set(owners.values()) == weighted
 
 
@@ -73,7 +75,14 @@ def check_nodes(routes: Routes, nodes: list[Node], found: dict[str, str]) -> Non
             of_product = kinds[f"blocks.{block}.attention.{product}"]
             assert sum(kind in ("BATCH_MATMUL", "MATMUL") for kind in of_product) == times
         assert kinds[f"blocks.{block}.attention.scores"].count("SOFTMAX") == times
-        for weighted in ("attention.query", "attention.key", "attention.value", "attention.output", "ffn.up", "ffn.down"):
+        for weighted in (
+            "attention.query",
+            "attention.key",
+            "attention.value",
+            "attention.output",
+            "ffn.up",
+            "ffn.down",
+        ):
             assert sum(kind in WEIGHTED for kind in kinds[f"blocks.{block}.{weighted}"]) == times
         for norm in ("attention_norm", "ffn_norm"):
             assert not set(kinds[f"blocks.{block}.{norm}"]) & WEIGHTED

@@ -81,7 +81,11 @@ def test_a_search_that_was_interrupted_repeats_nothing(sweep: Sweep, tmp_path: P
     assert len(first) == 2
     assert len(set(asked)) == len(asked)
     lines = (fresh.folder / "scores.jsonl").read_text().splitlines()
-    assert len(lines) == found.evaluated == len({Score.model_validate_json(line).recipe.model_dump_json() for line in lines})
+    assert (
+        len(lines)
+        == found.evaluated
+        == len({Score.model_validate_json(line).recipe.model_dump_json() for line in lines})
+    )
 
 
 def test_budgets_that_nothing_keeps_are_refused(sweep: Sweep, every_recipe: list[Score]) -> None:
