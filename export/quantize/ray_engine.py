@@ -33,7 +33,7 @@ def run_batches_on_ray(
     address: str = "auto",
     on_node: Callable[[str], None] = lambda node: None,
 ) -> None:
-    """Score all batches on the cluster at `address`; `keep` gets the scores of each as it comes, `on_node` its node's id.
+    """Score all batches on the cluster at `address`; `keep` gets the scores of each as it comes, `on_node` its node.
 
     Raises RefusedError for timed candidates (nodes differ, so their times can't be compared) and where there is no
     cluster.
@@ -70,7 +70,7 @@ def _check_reachable(address: str) -> None:
 def score_on_node(
     files: Files, target: str, framework: Any, calibrated: bool, batch: Sequence[Recipe]
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Unpack a sweep into a temporary folder of this node, score one batch there; return the node's id and plain data."""
+    """Unpack a sweep into a temporary folder of this node and score one batch there; the node's id, and plain data."""
     import ray
 
     from edgekit.sources.checkpoint import checkpoint_source

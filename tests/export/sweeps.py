@@ -32,7 +32,7 @@ def self_labelled_checkpoint(folder: Path, *, seed: int = 1, num_labels: int = 6
         ffn_size=64,
         pooling="mean",
     )
-    weights = {name: 3 * tensor for name, tensor in initial_weights(config, seed).items()}
+    weights = {name: 2 * tensor for name, tensor in initial_weights(config, seed).items()}
     processor = train_processor("byte", (), 259, max_length=LENGTH)
     texts = [f"{a} {b}{mark}" for a, b, mark in product(VERBS, THINGS, (".", "!", "?", "s", "ed", "", " 1", " 2"))]
     ids, mask = processor.encode_padded(texts, LENGTH)

@@ -50,5 +50,5 @@ def test_two_nodes_give_the_scores_of_local_processes(cluster: Any, tmp_path: Pa
 def test_without_a_cluster_the_error_says_how_to_start_one(tmp_path: Path) -> None:
     checkpoint = self_labelled_checkpoint(tmp_path)
     sweep = prepare_sweep(checkpoint, "tflite", eval_samples=10, calibration=None, parent=tmp_path)
-    with pytest.raises(RefusedError, match="no Ray cluster at '127.0.0.1:1': start one with `ray start --head`"):
+    with pytest.raises(RefusedError, match=r"no Ray cluster at '127\.0\.0\.1:1': start one with `ray start --head`"):
         measure_sensitivity(sweep, ["int8-dynamic"], partial(run_batches_on_ray, address="127.0.0.1:1"))
