@@ -75,12 +75,20 @@ class ToolSession:
         self._program = self._device.push(self._binary.path, "benchmark_model")
         self._device.run(["chmod", "755", self._program], timeout_s=_HELP_TIMEOUT_S)
         self._model = self._device.push(self._bundle.model_path, f"{mark}.tflite")
-        asked = self._device.run([self._program, "--help"], timeout_s=_HELP_TIMEOUT_S)
-        self._flags = parse_flags(asked.stdout + asked.stderr)
+        said = self._help()
+        self._flags = parse_flags(said)
         if "graph" not in self._flags:
-            said = failure_line(asked.stdout + asked.stderr)
-            raise RunnerError(f"{self._binary.path} is no benchmark_model for {self._device.address}: {said}")
+            why = failure_line(said)
+            raise RunnerError(f"{self._binary.path} is no benchmark_model for {self._device.address}: {why}")
         self._check_flags()
+
+    def _help(self) -> str:
+        """What `--help` prints, or why it can't be started (built for another processor)."""
+        try:
+            asked = self._device.run([self._program, "--help"], timeout_s=_HELP_TIMEOUT_S)
+        except ProcessError as error:
+            return str(error)
+        return asked.stdout + asked.stderr
 
     def _check_flags(self) -> None:
         if _VALUES not in self._flags:
@@ -132,8 +140,6 @@ class ToolSession:
         argv = [self._program, *self._arguments(step), *more]
         try:
             run = self._device.run(argv, timeout_s=secs + self._grace_s)
-        except DeviceError:
-            raise
         except ProcessError as error:
             raise RunnerError(f"benchmark_model did not finish on {self._device.address}: {error}") from error
         text = f"{run.stdout}\n{run.stderr}"

@@ -104,8 +104,6 @@ class RunnerSession:
         argv += ["--cold"] if operation == "cold" else []
         try:
             run = self._device.run(argv, timeout_s=timeout_s, on_line=take)
-        except DeviceError:
-            raise
         except ProcessError as error:
             where = f"{self._name} did not finish on {self._device.address} within {timeout_s:.0f} s and was ended"
             raise RunnerError(where) from error
