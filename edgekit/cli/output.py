@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from edgekit.bundle import Accuracy, Parity
 from edgekit.report.numbers import human_size as human_size
+
+if TYPE_CHECKING:
+    from edgekit.report.sections import Section, Table
 
 #: remarks and progress; stdout stays clean for results
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -30,12 +33,31 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, title:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=200)
-    table = Table(title=title or None, title_justify="left")
+    table = RichTable(title=title or None, title_justify="left")
     for header in headers:
         table.add_column(header, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # as it is: brackets are no markup
     console.print(table)
+
+
+def print_sortable(table: "Table") -> None:
+    """Print a table of a report, and its note."""
+    print_table(table.headers, [[cell.text for cell in row] for row in table.rows], title=table.title)
+    if table.note:
+        print(table.note)  # noqa: T201
+
+
+def print_section(section: "Section") -> None:
+    """Print a section of a report: its sentences and tables; panels and figures are for the other formats."""
+    from edgekit.report import sections
+
+    print(f"\n{section.title}\n")  # noqa: T201
+    for block in section.blocks:
+        if isinstance(block, sections.Table) and block.rows:
+            print_sortable(block)
+        elif isinstance(block, sections.Text):
+            print("\n".join(f"{'- ' if block.as_list else ''}{sentence}" for sentence in block.sentences))  # noqa: T201
 
 
 def parity_text(parity: Parity) -> str:

@@ -37,8 +37,9 @@ def median_with_interval(summary: Summary) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Two bounds: 2.98–3.06; one number where they read the same."""
-    return "–".join(dict.fromkeys((significant(low), significant(high))))
+    """Two bounds: 2.98–3.06; with a digit more where they would read the same, one number where even that is equal."""
+    digits = 3 if significant(low) != significant(high) else 4
+    return "–".join(dict.fromkeys((significant(low, digits), significant(high, digits))))
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -212,4 +212,5 @@ def test_other_numbers() -> None:
     assert human_size(3_420_000) == "3.42 MB"
     assert milliseconds(3.0171) == "3.02 ms"
     assert interval(2.981, 3.06) == "2.98–3.06"
+    assert interval(0.21881, 0.21944) == "0.2188–0.2194"
     assert interval(1500.0, 1500.1) == "1,500"
