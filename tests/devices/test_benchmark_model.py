@@ -1,5 +1,8 @@
 """Google's benchmark_model: what it prints, whole, cut and failed, and a phone that has nothing else."""
 
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +161,32 @@ def test_a_run_that_fails_is_one_clear_line(
     with pytest.raises(error, match=words) as raised:
         measure(bundle, tool)
     assert "\n" not in str(raised.value)
+
+
+def test_a_tool_that_is_on_the_phone(bundle: Bundle, tool: BenchmarkTool) -> None:
+    there = PHONE.model_copy(update={"runtimes": {"benchmark_model": str(tool.path)}})
+    with FakeDevice(facts_told=there, answers={("dumpsys",): ""}) as phone:
+        found = measure_bundle(phone, bundle)
+        assert "benchmark_model" not in phone.sent
+    assert found.tool == f"benchmark_model sha256:{tool.sha256}"
+    assert found.parity.verdict == "within-tolerance"
+
+
+def test_a_tool_from_the_web_is_fetched_once(tool: BenchmarkTool, tmp_path: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tool.path.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/benchmark_model"
+        fetched = open_benchmark_tool(url, cache=tmp_path / "cache")
+        with pytest.raises(DeviceError, match=r"/none can't be fetched.*File not found"):
+            open_benchmark_tool(url.replace("/benchmark_model", "/none"), cache=tmp_path / "cache")
+        server.shutdown()
+    assert fetched.sha256 == tool.sha256
+    assert open_benchmark_tool(url, cache=tmp_path / "cache") == fetched  # the server is gone
+    with pytest.raises(DeviceError, match="can't be fetched"):
+        open_benchmark_tool(f"{url}-other", cache=tmp_path / "cache")
+    with pytest.raises(RefusedError, match="is not https"):
+        open_benchmark_tool("http://example.com/benchmark_model", cache=tmp_path / "cache")
 
 
 def test_turns_of_the_tool(bundle: Bundle, tool: BenchmarkTool) -> None:
