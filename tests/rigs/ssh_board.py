@@ -2,44 +2,27 @@
 
 import contextlib
 import os
-import site
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.rigs.machine import Machine, need_root_and, wait_for
+from tests.rigs.machine import PYTHON, Machine, need_root_and, this_python, wait_for
 
 HOST = "edgekit-board"
-#: the interpreter with this environment's runtimes, as the board has it
-PYTHON = "/mnt/python"
 #: a folder on a disk of 256 kB
 SMALL_DISK = "/mnt/small"
 
-# $1: our folder here, $2: the prefix of this interpreter, then the folders of its packages.
+# $1: our folder here, then what share_python takes.
 _SCRIPT = """
 hostname board
 mount -t proc proc /proc
-mount -t tmpfs -o mode=755 tmpfs /mnt
-mkdir /mnt/rig /mnt/base /mnt/small /mnt/home
-mount --bind "$1" /mnt/rig
-mount --bind "$2" /mnt/base
-shift 2
-path=
-for packages in "$@"; do
-  mkdir "/mnt/packages$#"
-  mount --bind "$packages" "/mnt/packages$#"
-  path="$path:/mnt/packages$#"
-  shift
-done
-cat >/mnt/python <<END
-#!/bin/sh
-export LD_LIBRARY_PATH=/mnt/base/lib PYTHONPATH=${path#:}
-exec /mnt/base/bin/python3 "\\$@"
-END
-chmod 755 /mnt/python
+rig=$1
+shift
+share_python / "$@"
+mkdir /mnt/rig /mnt/small /mnt/home
+mount --bind "$rig" /mnt/rig
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 mount -t tmpfs -o mode=1777,size=256k tmpfs /mnt/small
 mount -t tmpfs -o mode=755 tmpfs /run
@@ -54,6 +37,7 @@ AuthorizedKeysFile /mnt/rig/authorized_keys
 StrictModes no
 UsePAM no
 PasswordAuthentication no
+PermitRootLogin no
 KbdInteractiveAuthentication no
 PrintMotd no
 """
@@ -124,8 +108,7 @@ def run_ssh_board(folder: Path) -> Iterator[SshBoard]:
     """Build it and take it down; skips the test where it can't be built."""
     need_root_and("unshare", "nsenter", "ip", "setpriv", "sshd", "ssh-keygen", "ssh")
     _write_keys(folder)
-    packages = [path for path in sys.path if path in site.getsitepackages() or path.endswith("-packages")]
-    with Machine(_SCRIPT, [str(folder), sys.base_prefix, *packages], log=folder / "log") as machine:
+    with Machine(_SCRIPT, [str(folder), *this_python()], log=folder / "log") as machine:
         _write_config(folder, machine)
         wait_for(lambda: _greets(machine.address), "sshd")
         yield SshBoard(machine=machine, folder=folder)
