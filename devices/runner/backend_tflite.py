@@ -36,7 +36,7 @@ class TfliteBackend(Backend):
         self.version = str(getattr(runtime, "__version__", "unknown"))
         self._job = job
         self._interpreter = runtime.interpreter.Interpreter(model_path=job.model, num_threads=job.num_threads)
-        # tflite-runtime 2.14.0 applies XNNPACK here only, not where a signature's subgraph is allocated: 2.3 times slower
+        # tflite-runtime 2.14.0 applies XNNPACK here only, not where a subgraph is allocated: 2.3 times slower without
         self._interpreter.allocate_tensors()
         names = list(self._interpreter.get_signature_list())
         if not names:
