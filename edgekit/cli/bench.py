@@ -51,7 +51,7 @@ def run_bench(
         str | None, typer.Option(help="litert, litert-compiled, tflite-runtime, onnxruntime; else the device's first.")
     ] = None,
     benchmark_model: Annotated[
-        Path | None, typer.Option(help="Google's benchmark_model for a phone without Python.")
+        str | None, typer.Option(help="Google's benchmark_model for a phone without Python: a path or https address.")
     ] = None,
     require_full_delegation: Annotated[
         bool, typer.Option("--require-full-delegation", help="Fail unless the accelerator took every operator.")
