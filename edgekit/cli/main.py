@@ -27,6 +27,7 @@ VERBS = {
     "report": "Show what was measured as tables, Markdown, JSON, or one HTML page.",
     "schemes": "List the quantization schemes: what each becomes in each target, or why it is not offered.",
     "models": "List the named sizes: parameters, multiply-accumulates, file size.",
+    "devices": "List boards and phones and their state; prepare a board.",
     "doctor": "List what is installed here, what is missing, and how to get it.",
 }
 EPILOG = (
