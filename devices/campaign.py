@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -116,8 +115,8 @@ def run_campaign(
     if plan.interleave and missing:
         again = {cell.device for cell in missing}  # turns are taken together or not at all
         missing = [cell for cell in plan.cells if cell.device in again]
-    for device, cells in groupby(sorted(missing, key=lambda cell: cell.device), key=lambda cell: cell.device):
-        work.measure_on(open_device, device, list(cells))
+    for device in dict.fromkeys(cell.device for cell in missing):
+        work.measure_on(open_device, device, [cell for cell in missing if cell.device == device])
     if work.all_complete:
         results.finish_session(session)
 

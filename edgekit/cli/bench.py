@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from edgekit.cli.measuring import CampaignView
-    from edgekit.devices.campaign import Outcome
+    from edgekit.devices.campaign import Outcome, Plan
     from edgekit.report.comparison import Comparison
 
 MANY_TURNS = "--interleave takes turns: give two bundles or accelerators at least"
@@ -81,7 +81,6 @@ def run_bench(
     """
     from edgekit.bundle import find_bundles
     from edgekit.cli.measuring import (
-        CampaignView,
         parse_cores,
         parse_duration,
         plan_cells,
@@ -90,9 +89,8 @@ def run_bench(
     )
     from edgekit.cli.output import print_json, split_list
     from edgekit.devices.benchmark_model import open_benchmark_tool
-    from edgekit.devices.campaign import Plan, run_campaign
+    from edgekit.devices.campaign import Plan
     from edgekit.measurement import Settings
-    from edgekit.results import Results
 
     aliases = [name for name, wanted in (("gpu", use_gpu), ("nnapi", use_nnapi)) if wanted]
     plan = Plan(
@@ -122,13 +120,7 @@ def run_bench(
     )
     if interleave and len(plan.cells) < 2 * len({cell.device for cell in plan.cells}):
         raise typer.BadParameter(MANY_TURNS, param_hint="--interleave")
-    view, interrupted = CampaignView(len(plan.cells)), False
-    with Results() as results:
-        try:
-            with view.progress():
-                run_campaign(plan, results, view, resume=resume, label=label)
-        except KeyboardInterrupt:
-            interrupted = True
+    view, interrupted = _run(plan, resume=resume, label=label)
     comparisons = _ratios(view.outcomes) if interleave else []
     if as_json:
         print_json(_as_json(view.session, view.outcomes, comparisons))
@@ -141,6 +133,22 @@ def run_bench(
     complete = len(view.outcomes) == len(plan.cells) and all(outcome.complete for outcome in view.outcomes)
     _say_what_next(view, complete=complete)
     raise typer.Exit(130 if interrupted else 1 if wrong or undelegated or not complete else 0)
+
+
+def _run(plan: "Plan", *, resume: bool, label: str) -> "tuple[CampaignView, bool]":
+    """Measure what is planned, or what is left of it; returns what came of it, and whether Ctrl-C ended it."""
+    from edgekit.cli.measuring import CampaignView
+    from edgekit.devices.campaign import run_campaign
+    from edgekit.results import Results
+
+    view = CampaignView(len(plan.cells))
+    with Results() as results:
+        try:
+            with view.progress():
+                run_campaign(plan, results, view, resume=resume, label=label)
+        except KeyboardInterrupt:
+            return view, True
+    return view, False
 
 
 def _ratios(outcomes: "Sequence[Outcome]") -> "list[Comparison]":
@@ -205,3 +213,5 @@ def _say_what_next(view: "CampaignView", *, complete: bool) -> None:
     elif any(outcome.measurement for outcome in view.outcomes):
         command = shlex.join(["edgekit", *(word for word in sys.argv[1:] if word != "--resume"), "--resume"])
         stderr.print(f"What was measured is kept. For the rest:\n  {command}", markup=False)
+    elif not view.outcomes:
+        stderr.print("Interrupted before anything was measured.", markup=False)

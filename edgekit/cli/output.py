@@ -30,22 +30,40 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
     """Print a table on stdout; it is not cut to a terminal's width where stdout is not one."""
+    _console().print(_rich_table(headers, rows, title))
+
+
+def _console() -> Console:
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)
-    table = RichTable(title=title or None, title_justify="left")
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def _rich_table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> RichTable:
+    table = RichTable(title=Text(title) if title else None, title_justify="left")
     for header in headers:
-        table.add_column(header, overflow="fold")
+        table.add_column(Text(header), overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # as it is: brackets are no markup
-    console.print(table)
+    return table
 
 
-def print_sortable(table: "Table") -> None:
-    """Print a table of a report, and its note."""
-    print_table(table.headers, [[cell.text for cell in row] for row in table.rows], title=table.title)
+def print_sortable(table: "Table", console: Console | None = None) -> None:
+    """Print a table of a report, and its note; where it is too wide, a paragraph for each row."""
+    from rich.padding import Padding
+
+    console = console or _console()
+    rows = [[cell.text for cell in row] for row in table.rows]
+    whole = _rich_table(table.headers, rows, table.title)
+    wanted = console.measure(whole, options=console.options.update(width=10_000)).maximum
+    if wanted <= console.width or len(table.headers) < 4:
+        console.print(whole)
+    else:
+        console.print(Text(table.title))
+        for first, *others in rows:
+            told = [f"{name} {text}" for name, text in zip(table.headers[1:], others, strict=True) if text != "–"]
+            console.print(Text(first), Padding(Text(", ".join(told)), (0, 0, 0, 4)))
     if table.note:
-        print(table.note)  # noqa: T201
+        console.print(Text(table.note))
 
 
 def print_section(section: "Section") -> None:

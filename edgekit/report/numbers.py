@@ -32,7 +32,9 @@ def milliseconds(value: float) -> str:
 
 
 def median_with_interval(summary: Summary) -> str:
-    """A median and its 95 % interval: 3.02 ms (2.98–3.06)."""
+    """A median and its 95 % interval: 3.02 ms (2.98–3.06); a single sample has none."""
+    if summary.count < 2:
+        return milliseconds(summary.p50_ms)
     return f"{milliseconds(summary.p50_ms)} ({interval(summary.low_ms, summary.high_ms)})"
 
 
