@@ -40,7 +40,7 @@ def median_with_interval(summary: Summary) -> str:
 
 def interval(low: float, high: float) -> str:
     """Two bounds: 2.98–3.06; with a digit more where they would read the same, one number where even that is equal."""
-    digits = 3 if significant(low) != significant(high) else 4
+    digits = 3 if low == high or significant(low) != significant(high) else 4
     return "–".join(dict.fromkeys((significant(low, digits), significant(high, digits))))
 
 
