@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.rigs.adb_phone import AdbPhone, run_adb_phone, run_adb_server
+from tests.rigs.arm_board import ArmBoard, run_arm_board
 from tests.rigs.ssh_board import SshBoard, run_ssh_board
 
 
@@ -49,3 +50,18 @@ def adb_phone(adb_phone_rig: AdbPhone, adb_server: None) -> Iterator[AdbPhone]:
     yield adb_phone_rig
     adb_phone_rig.machine.link_up()
     assert adb_phone_rig.left_behind() == []
+
+
+@pytest.fixture(scope="session")
+def arm_board_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArmBoard]:
+    with run_arm_board(tmp_path_factory.mktemp("arm-board")) as board:
+        yield board
+
+
+@pytest.fixture
+def arm_board(arm_board_rig: ArmBoard, monkeypatch: pytest.MonkeyPatch) -> Iterator[ArmBoard]:
+    """An emulated aarch64 board, for tests marked slow: `arm_board.name` is its name in devices.toml."""
+    for name, value in arm_board_rig.environment.items():
+        monkeypatch.setenv(name, value)
+    yield arm_board_rig
+    assert arm_board_rig.left_behind() == []
