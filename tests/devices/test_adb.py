@@ -1,6 +1,7 @@
 """A phone by adb, with a real adbd and the real adb: what adb says, and what it does not."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from edgekit.devices.adb import list_phones
+from edgekit.devices.listing import list_devices
 from edgekit.devices.registry import open_device
 from edgekit.errors import DeviceError, DeviceLostError
-from tests.rigs.adb_phone import PORT, AdbPhone, run_adb_phone
+from tests.conftest import lacking
+from tests.rigs.adb_phone import PORT, AdbPhone, free_port, run_adb_phone
 from tests.rigs.machine import wait_for
 
 # A process of its own that measures on the phone until it is ended.
 MEASURES = """
 import sys
+from edgekit.devices.listing import list_devices
 from edgekit.devices.registry import open_device
 with open_device(sys.argv[1]) as device:
     device.run(["sh", "-c", "echo started; sleep 1000"], timeout_s=900, on_line=lambda line: print(line, flush=True))
@@ -165,3 +169,67 @@ def test_a_serial_runs_nothing(adb_server: None, serial: str, tmp_path: Path, mo
     with pytest.raises(DeviceError, match=r"is not there|could not be connected"), open_device(f"adb:{serial}"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+# A phone that has not accepted this computer's key: the bridge of @devicefarmer/adbkit, which asks and never hears.
+BRIDGE = """
+const { Adb } = require("@devicefarmer/adbkit");
+const client = Adb.createClient({ port: Number(process.argv[2]) });
+const bridge = client.createTcpUsbBridge(process.argv[3], { auth: () => new Promise(() => {}) });
+bridge.on("listening", () => console.log("listening"));
+bridge.on("error", () => {});
+bridge.listen(Number(process.argv[4]));
+"""
+
+
+@pytest.fixture
+def unauthorized_phone(adb_phone: AdbPhone, tmp_path: Path) -> Iterator[str]:
+    """The serial of a phone that was not unlocked."""
+    if not shutil.which("npm"):
+        lacking("npm, for @devicefarmer/adbkit")
+    install = [
+        "npm",
+        "install",
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        tmp_path,
+        "@devicefarmer/adbkit@3.3.9",
+    ]
+    subprocess.run(install, check=True, capture_output=True)
+    (tmp_path / "bridge.js").write_text(BRIDGE)
+    with open_device(adb_phone.address):
+        pass  # the bridge needs a connected phone behind it
+    port = free_port()
+    command = ["node", "bridge.js", os.environ["ANDROID_ADB_SERVER_PORT"], adb_phone.serial, str(port)]
+    bridge = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE)
+    assert bridge.stdout is not None
+    try:
+        assert bridge.stdout.readline() == b"listening\n"
+        yield f"127.0.0.1:{port}"
+    finally:
+        subprocess.run(["adb", "disconnect", f"127.0.0.1:{port}"], capture_output=True, check=False)
+        bridge.kill()
+        bridge.wait()
+        bridge.stdout.close()
+
+
+@pytest.mark.slow
+def test_a_phone_that_has_not_accepted_this_computer(unauthorized_phone: str) -> None:
+    connect = subprocess.run(["adb", "connect", unauthorized_phone], capture_output=True, text=True, check=False)
+    assert connect.returncode == 0  # "failed to authenticate"
+    assert [phone.state for phone in list_phones() if phone.serial == unauthorized_phone] == ["unauthorized"]
+    with pytest.raises(DeviceError, match="is unauthorized: unlock it and accept this computer's key") as caught:
+        open_device(f"adb:{unauthorized_phone}").__enter__()
+    assert caught.value.state == "unauthorized"
+    listed = {one.name: one.facts for one in list_devices()}
+    assert listed[f"adb:{unauthorized_phone}"].state == "unauthorized"
+    assert "unlock it" in listed[f"adb:{unauthorized_phone}"].advice
+
+
+@pytest.mark.slow
+def test_a_first_connection_that_is_not_accepted(unauthorized_phone: str) -> None:
+    with pytest.raises(DeviceError, match="is unauthorized: unlock it and accept") as caught:
+        open_device(f"adb:{unauthorized_phone}").__enter__()
+    assert caught.value.state == "unauthorized"

@@ -76,7 +76,7 @@ def run_adb_server(folder: Path) -> Iterator[dict[str, str]]:
     need_root_and("adb", "setpriv")
     environment = {
         "HOME": str(folder),
-        "ANDROID_ADB_SERVER_PORT": str(_free_port()),
+        "ANDROID_ADB_SERVER_PORT": str(free_port()),
         "ADB_MDNS_OPENSCREEN": "0",
         "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553",  # it looks for no emulators on this machine
     }
@@ -113,7 +113,7 @@ def accepts(host: str, port: int) -> bool:
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
