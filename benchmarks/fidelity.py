@@ -101,8 +101,7 @@ def peer_samples(bundle: Bundle, peer: str, threads: int) -> list[float]:
     run = subprocess.run(
         [sys.executable, PEERS],
         input=json.dumps(job | {"num_threads": threads, "num_runs": RUNS}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )

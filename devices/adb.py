@@ -98,6 +98,8 @@ class AdbLink:
     def _connect(self) -> None:
         """`adb connect` exits 0 when it fails: its words decide."""
         run = _adb(["connect", self._serial])
+        if "failed to authenticate" in run.stdout:
+            raise self._error(f"is unauthorized: {ADVICE['unauthorized']}", "unauthorized")
         if not re.match(r"(already )?connected to ", run.stdout.strip()):
             raise self._error(f"could not be connected ({_words(run)}): is its wireless debugging on?", "unreachable")
 

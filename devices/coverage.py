@@ -26,7 +26,9 @@ Node = tuple[str, Sequence[int], Sequence[int]]  # operator, inputs, outputs as 
 def read_coverage(assignment: Mapping[str, Any], accelerator: str = "XNNPACK") -> Coverage:
     """Coverage from the runner's `assignment` event; `accelerator` is whose DELEGATE nodes those of TFLite are."""
     if assignment.get("format") == "tflite":
-        return _tflite([(str(op), i, o) for op, i, o in assignment["nodes"]], accelerator)
+        found = _tflite([(str(op), i, o) for op, i, o in assignment["nodes"]], accelerator)
+        several = assignment.get("signatures", 1) > 1
+        return found.model_copy(update={"note": "nodes of the first of its signatures"}) if several else found
     if assignment.get("format") == "onnxruntime":
         return _onnxruntime(assignment["parts"])
     return Coverage(actual="unknown", note="this runtime does not tell which node ran where")

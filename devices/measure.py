@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from edgekit.bundle import MANIFEST, Bundle, check_files, file_sha256
 from edgekit.devices.accelerators import BENCHMARK_MODEL, RunPlan, plan_run
-from edgekit.devices.benchmark_model import BenchmarkTool, ToolSession
+from edgekit.devices.benchmark_model import BenchmarkTool, find_benchmark_tool
 from edgekit.devices.collected import OnProgress, Session
 from edgekit.devices.conditions import read_conditions
 from edgekit.devices.device import Device
 from edgekit.devices.runner_session import RunnerSession
+from edgekit.devices.tool_session import ToolSession
 from edgekit.devices.verdict import Facts, judge
 from edgekit.errors import EdgekitError, RefusedError
 from edgekit.measurement import Conditions, DeviceFacts, Measurement, Settings
@@ -105,6 +106,7 @@ def _measure(
 ) -> tuple[Measurement, ...]:
     say = on_progress or (lambda _: None)
     facts = device.facts()
+    tool = tool or find_benchmark_tool(device, facts)
     plans = [_plan(candidate, facts, tool) for candidate in candidates]  # refusals come before any work
     at_start = read_conditions(device)
     _check_energy(settings, at_start)

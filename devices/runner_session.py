@@ -35,6 +35,7 @@ class RunnerSession:
         self._device, self._bundle, self._plan, self._settings = device, bundle, plan, settings
         self._grace_s, self._say = grace_s, say
         self._name = bundle.manifest.model
+        self._has_outputs = False
 
     def place(self) -> None:
         """Bring the runner, the file and the golden steps there; what is there already is not sent again."""
@@ -80,16 +81,14 @@ class RunnerSession:
 
     def _prove(self) -> None:
         """Compare the outputs that the runner wrote, once, and only where it said that it did."""
-        if not self._proven:
+        if not self._has_outputs:
             return
-        self._proven = False
+        self._has_outputs = False
         with tempfile.TemporaryDirectory(prefix="edgekit-outputs-") as folder:
             local = Path(folder) / "outputs.npz"
             self._device.pull(self._outputs, local)
             produced = read_golden(local)
         self.collected.prove(self._bundle, read_golden(self._bundle.golden_path), produced)
-
-    _proven = False
 
     def _run(self, operation: str, *, timeout_s: float, turn: int = 0, **fields: object) -> None:
         """Start the runner once; each event is taken as it comes, so that those before a fault are kept."""
@@ -104,8 +103,6 @@ class RunnerSession:
         argv += ["--cold"] if operation == "cold" else []
         try:
             run = self._device.run(argv, timeout_s=timeout_s, on_line=take)
-        except DeviceError:
-            raise
         except ProcessError as error:
             where = f"{self._name} did not finish on {self._device.address} within {timeout_s:.0f} s and was ended"
             raise RunnerError(where) from error
@@ -140,7 +137,7 @@ class RunnerSession:
         elif kind == "assignment":
             into.coverage = read_coverage(event)
         elif kind == "replayed":
-            self._proven = True
+            self._has_outputs = True
         elif kind == "warmup":
             into.warmup_ms += event["ms"]
             into.warm = into.warm and event["stable"]

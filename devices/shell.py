@@ -19,6 +19,8 @@ from edgekit.measurement import DeviceFacts
 from edgekit.processes import CompletedRun, OnLine, Process, run_process
 
 CONNECT_TIMEOUT_S = 30.0
+#: what a device may take for its last words: the end of a run, the removal of the folder
+ANSWER_TIMEOUT_S = 20.0
 _FOLDER = "edgekit-folder:"
 _SLOWEST_BYTES_PER_S = 50_000
 
@@ -91,7 +93,7 @@ class ShellDevice:
         with self._undo:
             self._keeper.close_stdin()
             try:
-                removed = "removed" in self._keeper.wait(timeout_s=CONNECT_TIMEOUT_S).stdout.splitlines()
+                removed = "removed" in self._keeper.wait(timeout_s=ANSWER_TIMEOUT_S).stdout.splitlines()
             except ProcessError:
                 removed = False
         if not removed and error is None:
@@ -130,7 +132,7 @@ class ShellDevice:
         """End a run there; raises DeviceLostError where the device does not answer any more."""
         command = remote_script(scripts.STOP, self.folder, name)
         try:
-            run = run_process(self._link.argv(command), timeout_s=10)
+            run = run_process(self._link.argv(command), timeout_s=ANSWER_TIMEOUT_S)
         except ProcessError as error:
             raise self._lost(argv) from error
         if "edgekit-stopped" not in run.stdout:

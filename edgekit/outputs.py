@@ -1,4 +1,4 @@
-"""Writes folders so that they appear whole or not at all, whatever happens on the way.
+"""Writes folders and files so that they appear whole or not at all, whatever happens on the way.
 
 Everything unfinished lives in a hidden `.edgekit` folder beside the output (the same file system, so that a rename
 is atomic): `NAME.lock`, `NAME.new-*` while it is built, `NAME.old` for the moment of a swap, `scratch-*`.
@@ -26,6 +26,7 @@ _EXPLAINED = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "no permission to write there",
     errno.EPERM: "no permission to write there",
+    errno.EISDIR: "it is a folder",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.ENAMETOOLONG: "the name is too long",
 }
@@ -41,6 +42,26 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno not in _EXPLAINED or elsewhere:
             raise
         raise OutputError(f"can't write {path}: {_EXPLAINED[error.errno]}; nothing was changed there") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8 text, whole or not at all; a file that is there is replaced.
+
+    Raises OutputError where it can't be written.
+    """
+    path = path.absolute()
+    with explained(path):
+        if not path.parent.is_dir():
+            raise OutputError(f"can't write {path}: there is no folder {path.parent}")
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        new = Path(name)
+        try:
+            with open(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            new.chmod(0o666 & ~_umask())
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 @contextmanager

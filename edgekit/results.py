@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,11 +35,15 @@ _MOST_VALUES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A measurement as it is kept: with its id, the session that made it, and the label that the user gave it."""
+    """A measurement as it is kept: with its id, the session that made it, and the label that the user gave it.
+
+    `cell` is the part of the session's plan that it fulfils.
+    """
 
     measurement: Measurement
     session: str = ""
     label: str = ""
+    cell: str = ""
 
 
 def results_location() -> str:
@@ -64,7 +69,7 @@ class Results:
     def __exit__(self, *_: object) -> None:
         self._engine.dispose()
 
-    def add(self, measurement: Measurement, *, session: str = "", label: str = "") -> Measurement:
+    def add(self, measurement: Measurement, *, session: str = "", label: str = "", cell: str = "") -> Measurement:
         """Keep a measurement, whole or not at all; returns it with its id (a new one where it has none).
 
         Raises ResultsError where another measurement has that id; the same one again changes nothing.
@@ -72,7 +77,7 @@ class Results:
         if measurement.id and (known := self._known(measurement)):
             return known
         kept = measurement.model_copy(update={"id": measurement.id or secrets.token_hex(4)})
-        row, series = _row(kept, session, label), _series(kept)
+        row, series = _row(Run(measurement=kept, session=session, label=label, cell=cell)), _series(kept)
         row["sha256"] = _sha256(row["document"], series)
         with self._write() as connection:
             connection.execute(runs.insert().values(row))
@@ -90,17 +95,18 @@ class Results:
             raise ResultsError(f"{what} in {self.name}: `edgekit runs` lists them")
         return (exact or found)[0]
 
-    def find(self, *, id_prefix: str = "", limit: int | None = None, **equal: str | Sequence[str]) -> list[Run]:
+    def find(self, *, id_prefix: str = "", limit: int | None = None, **equal: str | Sequence[str] | None) -> list[Run]:
         """Runs, newest first.
 
         `equal` names columns of `edgekit_runs` (session, label, bundle, bundle_sha256, target, scheme, device,
-        accelerator, verdict) and the value, or the values, that they must have.
+        accelerator, verdict) and the value, or the values, that they must have; None: any.
         """
         query = sa.select(runs).order_by(runs.c.time.desc(), runs.c.id).limit(limit)
         if id_prefix:
             query = query.where(runs.c.id.startswith(id_prefix, autoescape=True))
         for column, value in equal.items():
-            query = query.where(runs.c[column].in_([value] if isinstance(value, str) else list(value)))
+            if value is not None:
+                query = query.where(runs.c[column].in_([value] if isinstance(value, str) else list(value)))
         with self._read() as connection:
             rows = connection.execute(query).mappings().all()
             series = _read_series(connection, [row["id"] for row in rows])
@@ -155,7 +161,7 @@ class Results:
         except ValidationError as error:
             reason = f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}"
             raise ResultsError(f"the run {row['id']} in {self.name} can't be read: {reason}") from error
-        return Run(measurement=measurement, session=row["session"], label=row["label"])
+        return Run(measurement=measurement, session=row["session"], label=row["label"], cell=row["cell"])
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
@@ -168,8 +174,28 @@ class Results:
             yield connection
 
 
-def _row(measurement: Measurement, session: str, label: str) -> dict[str, Any]:
+def save_beside(measurement: Measurement) -> Path:
+    """Write a measurement that the store would not take as JSON, for `edgekit runs import`; returns where it is.
+
+    It goes to the working folder, or where that can't be written, to the temporary one. Raises ResultsError where
+    neither takes it.
+    """
+    name = f"edgekit-run-{measurement.id or secrets.token_hex(4)}.json"
+    refusals = []
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        try:
+            (folder / name).write_text(measurement.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            refusals.append(f"{folder}: {error.strerror}")
+            (folder / name).unlink(missing_ok=True)
+        else:
+            return folder / name
+    raise ResultsError(f"the measurement could not be written as {name} either ({'; '.join(refusals)})")
+
+
+def _row(run: Run) -> dict[str, Any]:
     """The row of `edgekit_runs`: the measurement without its series, and what it is found by."""
+    measurement = run.measurement
     document = measurement.model_dump(mode="json")
     document[_SERIES] = {name: value for name, value in document[_SERIES].items() if not isinstance(value, list)}
     same = ("id", "time", "bundle", "bundle_sha256", "model_sha256", "target", "scheme", "runtime", "runtime_version")
@@ -177,8 +203,9 @@ def _row(measurement: Measurement, session: str, label: str) -> dict[str, Any]:
     return {
         **{name: getattr(measurement, name) for name in (*same, *also)},
         "device": measurement.device.address,
-        "session": session,
-        "label": label,
+        "session": run.session,
+        "cell": run.cell,
+        "label": run.label,
         "document": json.dumps(document, ensure_ascii=False),
     }
 

@@ -27,7 +27,7 @@ runs = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     *(
         sa.Column(name, sa.Text, nullable=False)
-        for name in ("time", "session", "label", "bundle", "bundle_sha256", "model_sha256", "target", "scheme")
+        for name in ("time", "session", "cell", "label", "bundle", "bundle_sha256", "model_sha256", "target", "scheme")
     ),
     *(
         sa.Column(name, sa.Text, nullable=False)

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from edgekit.bundle import Accuracy, Parity
 from edgekit.report.numbers import human_size as human_size
+
+if TYPE_CHECKING:
+    from edgekit.report.sections import Section, Table
 
 #: remarks and progress; stdout stays clean for results
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -27,15 +30,52 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
     """Print a table on stdout; it is not cut to a terminal's width where stdout is not one."""
+    _console().print(_rich_table(headers, rows, title))
+
+
+def _console() -> Console:
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)
-    table = Table(title=title or None, title_justify="left")
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def _rich_table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> RichTable:
+    table = RichTable(title=Text(title) if title else None, title_justify="left")
     for header in headers:
-        table.add_column(header, overflow="fold")
+        table.add_column(Text(header), overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # as it is: brackets are no markup
-    console.print(table)
+    return table
+
+
+def print_sortable(table: "Table", console: Console | None = None) -> None:
+    """Print a table of a report, and its note; where it is too wide, a paragraph for each row."""
+    from rich.padding import Padding
+
+    console = console or _console()
+    rows = [[cell.text for cell in row] for row in table.rows]
+    whole = _rich_table(table.headers, rows, table.title)
+    wanted = console.measure(whole, options=console.options.update(width=10_000)).maximum
+    if wanted <= console.width or len(table.headers) < 4:
+        console.print(whole)
+    else:
+        console.print(Text(table.title))
+        for first, *others in rows:
+            told = [f"{name} {text}" for name, text in zip(table.headers[1:], others, strict=True) if text != "–"]
+            console.print(Text(first), Padding(Text(", ".join(told)), (0, 0, 0, 4)))
+    if table.note:
+        console.print(Text(table.note))
+
+
+def print_section(section: "Section") -> None:
+    """Print a section of a report: its sentences and tables; panels and figures are for the other formats."""
+    from edgekit.report import sections
+
+    print(f"\n{section.title}\n")  # noqa: T201
+    for block in section.blocks:
+        if isinstance(block, sections.Table) and block.rows:
+            print_sortable(block)
+        elif isinstance(block, sections.Text):
+            print("\n".join(f"{'- ' if block.as_list else ''}{sentence}" for sentence in block.sentences))  # noqa: T201
 
 
 def points_text(points: float) -> str:

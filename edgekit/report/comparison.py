@@ -201,7 +201,7 @@ def _remarks(a: Measurement, b: Measurement) -> list[str]:
     if a.device.address != b.device.address:
         remarks.append(f"A ran on {a.device.address}, B on {b.device.address}")
     elif a.fingerprint != b.fingerprint:
-        remarks.append("the device or the tools differ between A and B (their fingerprints do)")
+        remarks.append(f"A and B differ in more than the file: {_what_differs(a, b)}")
     if a.settings != b.settings:
         mine, other = a.settings.model_dump(), b.settings.model_dump()
         names = ", ".join(name.replace("_", " ") for name in mine if mine[name] != other[name])
@@ -209,6 +209,22 @@ def _remarks(a: Measurement, b: Measurement) -> list[str]:
     if not (a.samples.rounds and b.samples.rounds):
         remarks.append("A and B were not run in turns: drift of the device between them is in the change")
     return remarks
+
+
+def _what_differs(a: Measurement, b: Measurement) -> str:
+    """The parts of device and tools that two fingerprints were made of, where they differ."""
+    pairs = {
+        "runtime": (f"{a.runtime} {a.runtime_version}", f"{b.runtime} {b.runtime_version}"),
+        "tool": (a.tool, b.tool),
+        "accelerator": (a.accelerator, b.accelerator),
+        **{
+            name: (value, getattr(b.device, name))
+            for name, value in a.device
+            if name in ("model", "soc", "os", "cores")
+        },
+    }
+    differing = [f"{name} {first}, {second}" for name, (first, second) in pairs.items() if first != second]
+    return "; ".join(differing) or "the device or the settings (their fingerprints differ)"
 
 
 def pair_runs(a: Sequence[Run], b: Sequence[Run]) -> tuple[list[tuple[Run, Run]], list[str]]:

@@ -57,6 +57,45 @@ def _latency_row(run: ReportedRun) -> tuple[Cell, ...]:
     )
 
 
+def bench_table(runs: tuple[ReportedRun, ...]) -> Table:
+    """What fits a terminal: the verdict and the numbers that are asked for first."""
+    rows = tuple(
+        (
+            *_which(run.measurement),
+            text_cell(run.measurement.verdict, TONES[run.measurement.verdict]),
+            _median_cell(run.latency),
+            _cell(run.latency.p90_ms if run.latency else None, milliseconds),
+            _cell(run.cold_start.p50_ms if run.cold_start else None, milliseconds),
+            _cell(run.first_inference.p50_ms if run.first_inference else None, milliseconds),
+            _cell(run.memory_bytes, human_size),
+            text_cell(run.measurement.coverage.actual),
+            text_cell(run.measurement.id),
+        )
+        for run in runs
+    )
+    timed = ("p50 (95 %)", "p90", "cold start", "first inference", "memory", "ran on", "run")
+    return Table(title="", headers=("bundle", "device", "accelerator", "verdict", *timed), rows=rows)
+
+
+def runs_table(runs: tuple[ReportedRun, ...]) -> Table:
+    """One line for each run, to find it by."""
+    rows = tuple(
+        (
+            text_cell(run.measurement.id),
+            text_cell(run.measurement.time[:16].replace("T", " ")),
+            *_which(run.measurement),
+            text_cell(run.measurement.verdict, TONES[run.measurement.verdict]),
+            _median_cell(run.latency),
+            _cell(len(run.measurement.samples.latency_ms), lambda count: f"{count:,.0f}"),
+            text_cell(run.label),
+            text_cell(run.session),
+        )
+        for run in runs
+    )
+    found_by = ("run", "measured (UTC)", "bundle", "device", "accelerator")
+    return Table(title="", headers=(*found_by, "verdict", "p50 (95 %)", "samples", "label", "session"), rows=rows)
+
+
 def cold_table(runs: tuple[ReportedRun, ...]) -> Table:
     """Cold beside warm: what the first answer costs."""
     rows = tuple(
@@ -167,7 +206,7 @@ def facts_table(run: ReportedRun) -> Table:
         "fingerprint": f"{made.fingerprint} (device and tools; runs are comparable where it is equal)",
     }
     rows = tuple((text_cell(name), text_cell(value)) for name, value in facts.items() if value != ABSENT)
-    return Table(title="What, where and how", headers=("", made.id or "run"), rows=rows)
+    return Table(title="What, where and how", headers=("fact", made.id or "run"), rows=rows)
 
 
 def _reading(at: Conditions) -> tuple[str, ...]:

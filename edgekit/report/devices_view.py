@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+from edgekit.measurement import Measurement
 from edgekit.report.devices import measured_name
 from edgekit.report.devices_tables import (
     TONES,
@@ -45,15 +46,24 @@ def devices_section(part: DevicesPart) -> Section:
     return Section(key="devices", title="On devices", blocks=tuple(blocks))
 
 
+def run_section(run: ReportedRun) -> Section:
+    """Everything about one run."""
+    one, made = (run,), run.measurement
+    tables = (latency_table(one), cold_table(one), coverage_table(one), verdict_table(one), conditions_table(one))
+    return Section(key=f"run-{made.id}", title=measured_name(made), blocks=(*tables, *_details(run)))
+
+
 def _latency_figures(runs: tuple[ReportedRun, ...]) -> list[Block]:
     """A figure for each device: another device's times would need another scale."""
+    measured = [run for run in runs if run.latency]
+    names = [f"{run.measurement.bundle} · {run.measurement.accelerator}" for run in measured]
+    keys = [(run.measurement.device.address, name) for run, name in zip(measured, names, strict=True)]
     groups: dict[str, list[Spread]] = defaultdict(list)
-    several = len({run.label for run in runs}) > 1
-    for run in runs:
+    for run, name, key in zip(measured, names, keys, strict=True):
+        told = name if keys.count(key) == 1 else f"{name} · {run.label or run.measurement.id}"
         if run.latency:
-            made = run.measurement
-            name = f"{made.bundle} · {made.accelerator}" + (f" · {run.label}" if several and run.label else "")
-            groups[made.device.address].append(Spread(name=name, summary=run.latency, tone=TONES[made.verdict]))
+            row = Spread(name=told, summary=run.latency, tone=TONES[run.measurement.verdict])
+            groups[run.measurement.device.address].append(row)
     caption = "Dot: median. Bar: its 95 % interval. Line: to p99, with a tick at p90. Colour: the verdict."
     return [
         Figure(title=f"Latency on {address}", svg=spread_plot(rows), caption=caption)
@@ -70,13 +80,21 @@ def _details(run: ReportedRun) -> tuple[Block, ...]:
         svg = samples_plot(made.samples.latency_ms, run.latency)
         blocks.append(Figure(title="Every sample", svg=svg, caption=shown))
     if made.operators:
-        longest = sorted(made.operators, key=lambda operator: -operator.ms)
-        bars = [Bar(name=o.name, value=o.ms, note=f"× {o.count}") for o in longest[:_MOST_OPERATORS]]
-        if rest := longest[_MOST_OPERATORS:]:
-            bars.append(Bar(name=f"{len(rest)} others", value=sum(operator.ms for operator in rest)))
-        svg = bar_plot(bars, unit="ms", label="Time by operator")
-        blocks.append(
-            Figure(title="Time by operator", svg=svg, caption="Of one inference, by the runtime's own profile.")
-        )
-        blocks.append(operators_table(made))
+        svg = bar_plot(_operator_bars(made), unit="ms", label="Time by kind of operator")
+        caption = "Of one inference, by the runtime's own profile."
+        blocks += [Figure(title="Time by kind of operator", svg=svg, caption=caption), operators_table(made)]
     return tuple(blocks)
+
+
+def _operator_bars(made: Measurement) -> list[Bar]:
+    """A bar for each kind of operator, longest first, and one for the many that take little."""
+    times: dict[str, float] = defaultdict(float)
+    counts: dict[str, int] = defaultdict(int)
+    for operator in made.operators:
+        times[operator.kind] += operator.ms
+        counts[operator.kind] += operator.count
+    longest = sorted(times, key=lambda kind: -times[kind])
+    bars = [Bar(name=kind, value=times[kind], note=f"× {counts[kind]}") for kind in longest[:_MOST_OPERATORS]]
+    if rest := longest[_MOST_OPERATORS:]:
+        bars.append(Bar(name=f"{len(rest)} other kinds", value=sum(times[kind] for kind in rest)))
+    return bars

@@ -32,13 +32,16 @@ def milliseconds(value: float) -> str:
 
 
 def median_with_interval(summary: Summary) -> str:
-    """A median and its 95 % interval: 3.02 ms (2.98–3.06)."""
+    """A median and its 95 % interval: 3.02 ms (2.98–3.06); a single sample has none."""
+    if summary.count < 2:
+        return milliseconds(summary.p50_ms)
     return f"{milliseconds(summary.p50_ms)} ({interval(summary.low_ms, summary.high_ms)})"
 
 
 def interval(low: float, high: float) -> str:
-    """Two bounds: 2.98–3.06; one number where they read the same."""
-    return "–".join(dict.fromkeys((significant(low), significant(high))))
+    """Two bounds: 2.98–3.06; with a digit more where they would read the same, one number where even that is equal."""
+    digits = 3 if low == high or significant(low) != significant(high) else 4
+    return "–".join(dict.fromkeys((significant(low, digits), significant(high, digits))))
 
 
 def percent(share: float, digits: int = 1) -> str:

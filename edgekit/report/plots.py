@@ -62,7 +62,7 @@ def samples_plot(samples_ms: Sequence[float], summary: Summary) -> str:
     x = Scale(low=0.0, high=max(1.0, len(samples_ms) - 1.0), start=_LEFT, end=_RIGHT)
     y = Scale(low=min(0.0, float(np.min(samples_ms))), high=high * 1.05 or 1.0, start=150, end=10)
     _y_axis(drawing, y)
-    _x_axis(drawing, x, 152, "inference", top=150)
+    _x_axis(drawing, x, 152, "runs", top=150)
     drawing.line(_LEFT, y(summary.p50_ms), _RIGHT, y(summary.p50_ms), "median")
     if len(samples_ms) <= _MOST_DOTS:
         for index, value in enumerate(samples_ms):

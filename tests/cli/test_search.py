@@ -28,7 +28,7 @@ def edgekit(folder: Path, *argv: str | Path) -> subprocess.CompletedProcess[str]
 
 
 def test_the_recipe_found_is_written_and_exported(folder: Path, checkpoint: Checkpoint) -> None:
-    options = ("--target", "tflite", "--schemes", "int4-weight", "--max-drop", "6", "--max-evaluations", "20")
+    options = ("--target", "tflite", "--schemes", "int4-weight", "--max-drop", "12", "--max-evaluations", "20")
     run = edgekit(folder, "search", "own", *options, "--json")
     assert run.returncode == 0, run.stderr
     document = json.loads(run.stdout)

@@ -1,5 +1,6 @@
 """Files that divide ids by mask, [1, 4] each, made by hand for each runtime: 0/0 gives NaN."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -7,20 +8,10 @@ import numpy as np
 SHAPE = (1, 4)
 
 
-def write_tflite(path: Path) -> Path:
+def write_tflite(path: Path, shapes: Mapping[str, tuple[int, int]] | None = None) -> Path:
+    """A file with one signature, or with one for each of these shapes, each on a subgraph of its own."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
-
-    def tensor(name: str, kind: int) -> schema.TensorT:
-        made = schema.TensorT()
-        made.name, made.type, made.shape, made.buffer = name.encode(), kind, list(SHAPE), 0
-        return made
-
-    def operator(code: int, inputs: list[int], output: int, options: object, kind: int) -> schema.OperatorT:
-        made = schema.OperatorT()
-        made.opcodeIndex, made.inputs, made.outputs = code, inputs, [output]
-        made.builtinOptions, made.builtinOptionsType = options, kind
-        return made
 
     def opcode(code: int) -> schema.OperatorCodeT:
         made = schema.OperatorCodeT()
@@ -28,9 +19,28 @@ def write_tflite(path: Path) -> Path:
         made.version = 1
         return made
 
-    def port(name: str, index: int) -> schema.TensorMapT:
-        made = schema.TensorMapT()
-        made.name, made.tensorIndex = name.encode(), index
+    shapes = shapes or {"serving_default": SHAPE}
+    model = schema.ModelT()
+    model.version, model.buffers = 3, [schema.BufferT()]
+    model.subgraphs = [_division(shape) for shape in shapes.values()]
+    model.signatureDefs = [_signature(name, place) for place, name in enumerate(shapes)]
+    model.operatorCodes = [opcode(schema.BuiltinOperator.CAST), opcode(schema.BuiltinOperator.DIV)]
+    path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return path
+
+
+def _division(shape: tuple[int, int]) -> object:
+    from ai_edge_litert import schema_py_generated as schema
+
+    def tensor(name: str, kind: int) -> schema.TensorT:
+        made = schema.TensorT()
+        made.name, made.type, made.shape, made.buffer = name.encode(), kind, list(shape), 0
+        return made
+
+    def operator(code: int, inputs: list[int], output: int, options: object, kind: int) -> schema.OperatorT:
+        made = schema.OperatorT()
+        made.opcodeIndex, made.inputs, made.outputs = code, inputs, [output]
+        made.builtinOptions, made.builtinOptionsType = options, kind
         return made
 
     integer, real = schema.TensorType.INT32, schema.TensorType.FLOAT32
@@ -43,14 +53,21 @@ def write_tflite(path: Path) -> Path:
         operator(0, [1], 3, schema.CastOptionsT(), schema.BuiltinOptions.CastOptions),
         operator(1, [2, 3], 4, schema.DivOptionsT(), schema.BuiltinOptions.DivOptions),
     ]
+    return graph
+
+
+def _signature(name: str, subgraph: int) -> object:
+    from ai_edge_litert import schema_py_generated as schema
+
+    def port(named: str, index: int) -> schema.TensorMapT:
+        made = schema.TensorMapT()
+        made.name, made.tensorIndex = named.encode(), index
+        return made
+
     entry = schema.SignatureDefT()
-    entry.signatureKey, entry.subgraphIndex = b"serving_default", 0
+    entry.signatureKey, entry.subgraphIndex = name.encode(), subgraph
     entry.inputs, entry.outputs = [port("ids", 0), port("mask", 1)], [port("logits", 4)]
-    model = schema.ModelT()
-    model.version, model.subgraphs, model.buffers, model.signatureDefs = 3, [graph], [schema.BufferT()], [entry]
-    model.operatorCodes = [opcode(schema.BuiltinOperator.CAST), opcode(schema.BuiltinOperator.DIV)]
-    path.write_bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-    return path
+    return entry
 
 
 def write_onnx(path: Path) -> Path:

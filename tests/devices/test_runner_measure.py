@@ -16,6 +16,7 @@ from edgekit.devices.operators import read_profile
 from edgekit.devices.runner.energy import Energy
 from edgekit.devices.runner.sensors import temperature
 from tests.devices.bundles import STEPS, write_bundle
+from tests.devices.models import write_tflite
 
 START = Path(__file__).parents[2] / "devices" / "runner" / "start.py"
 RUNTIMES = {"litert": "tflite", "litert-compiled": "tflite", "onnxruntime": "onnx"}
@@ -38,9 +39,12 @@ def run(bundle: Bundle, folder: Path, runtime: str, operation: str, *argv: str, 
 def start(
     bundle: Bundle, folder: Path, runtime: str, operation: str, *argv: str, **fields: Any
 ) -> tuple[int, list[dict[str, Any]], str]:
-    job = {"schema": 1, "runtime": runtime, "operation": operation, "model": str(bundle.model_path)}
-    paths = {"steps": str(bundle.golden_path), "outputs": str(folder / "outputs.npz")}
-    (folder / "job.json").write_text(json.dumps({**job, **paths, **fields}))
+    paths = {"model": str(bundle.model_path), "steps": str(bundle.golden_path)}
+    return start_job(folder, *argv, runtime=runtime, operation=operation, **paths, **fields)
+
+
+def start_job(folder: Path, *argv: str, **fields: Any) -> tuple[int, list[dict[str, Any]], str]:
+    (folder / "job.json").write_text(json.dumps({"schema": 1, "outputs": str(folder / "outputs.npz"), **fields}))
     command = [sys.executable, str(START), str(folder / "job.json"), *argv]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
@@ -77,6 +81,28 @@ def test_a_fixed_length_is_one_step(bundles: dict[str, Bundle], tmp_path: Path) 
     assert {step for batch in of(events, "samples") for step in batch["steps"]} == {0}
     assert not of(events, "replayed")
     assert not (tmp_path / "outputs.npz").exists()
+
+
+@pytest.mark.parametrize("runtime", ["litert", "litert-compiled"])
+def test_texts_go_through_the_signature_they_belong_to(runtime: str, tmp_path: Path) -> None:
+    """Two lengths in one file; a fixed length is the largest."""
+    model = write_tflite(tmp_path / "model.tflite", {"short": (1, 4), "long": (1, 16)})
+    arrays = {}
+    for number, (name, length) in enumerate((("short", 4), ("long", 16), ("short", 4))):
+        arrays[f"{number:05d}/{name}/in/ids"] = np.full((1, length), 6, np.int32) * (number + 1)
+        arrays[f"{number:05d}/{name}/in/mask"] = np.full((1, length), 2, np.int32)
+    np.savez(tmp_path / "steps.npz", **arrays)
+    paths = {"model": str(model), "steps": str(tmp_path / "steps.npz")}
+    for real_lengths, expected in ((True, {0, 1, 2}), (False, {1})):
+        fields = paths | QUICK | {"real_lengths": real_lengths}
+        code, events, errors = start_job(tmp_path, runtime=runtime, operation="measure", **fields)
+        assert code == 0, errors
+        assert {step for batch in of(events, "samples") for step in batch["steps"]} == expected
+        with np.load(tmp_path / "outputs.npz") as outputs:
+            shapes = {key: value.shape for key, value in outputs.items()}
+            assert shapes["00001/long/out/logits"] == (1, 16)
+            np.testing.assert_allclose(outputs["00001/long/out/logits"], 6)
+            np.testing.assert_allclose(outputs["00002/short/out/logits"], 9)
 
 
 def test_at_least_so_many_seconds_and_at_most(bundles: dict[str, Bundle], tmp_path: Path) -> None:

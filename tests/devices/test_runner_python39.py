@@ -1,5 +1,6 @@
 """Boards have old Pythons: the runner must load and decide on 3.9."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -64,3 +65,16 @@ def test_it_works_on_python_39(python39: str, tmp_path: Path) -> None:
     run = subprocess.run([python39, "-c", SCRIPT], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "(3, 9)"
+
+
+def test_it_starts_on_python_39(python39: str, tmp_path: Path) -> None:
+    """From any folder; numpy, which this Python may lack, stands in a package of its own."""
+    shutil.copytree(RUNNER, tmp_path / "runner", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "packages" / "numpy").mkdir(parents=True)
+    (tmp_path / "packages" / "numpy" / "__init__.py").touch()
+    command = [python39, str(tmp_path / "runner" / "start.py"), str(tmp_path / "none.json"), "--cold"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "packages")}
+    run = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment, check=False)
+    assert run.returncode == 2, run.stderr
+    event = json.loads(run.stdout)
+    assert (event["event"], event["kind"]) == ("error", "bad-job")

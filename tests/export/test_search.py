@@ -38,7 +38,7 @@ def every_recipe(sweep: Sweep) -> list[Score]:
     return run_sweep(sweep, recipes, run_batches, batch_size=32)
 
 
-@pytest.mark.parametrize("max_drop", [1.0, 2.0, 4.0, 6.0, 8.0, 12.0])
+@pytest.mark.parametrize("max_drop", [4.0, 8.0, 12.0, 16.0, 20.0, 25.0, 30.0])
 def test_the_recipe_found_is_within_3_percent_of_the_best_of_all(
     sweep: Sweep, every_recipe: list[Score], max_drop: float
 ) -> None:
@@ -54,9 +54,10 @@ def test_the_recipe_found_is_within_3_percent_of_the_best_of_all(
 
 
 def test_the_budgets_tried_lie_between_the_uniform_schemes(every_recipe: list[Score]) -> None:
+    """Neither float32 nor int4 of everything is the answer to all of them."""
     drops = sorted(score.drop or 0.0 for score in every_recipe)
     assert drops[0] == 0
-    assert drops[-1] > 12
+    assert drops[-1] > 25
 
 
 def test_a_search_that_was_interrupted_repeats_nothing(sweep: Sweep, tmp_path: Path) -> None:

@@ -95,6 +95,9 @@ def test_wheel_holds_all_three_rooms_and_the_embedded_model(wheel: Path) -> None
     for room, prefix in (("edgekit", "edgekit"), ("export", "edgekit/export"), ("devices", "edgekit/devices")):
         for file in (ROOT / room).rglob("*.py"):
             assert f"{prefix}/{file.relative_to(ROOT / room).as_posix()}" in names
+    for file in (ROOT / "edgekit" / "report").glob("templates/*"):
+        assert f"edgekit/report/templates/{file.name}" in names
+    assert "edgekit/report/report.schema.json" in names
     assert "edgekit/py.typed" in names
     assert "edgekit/assets/language-id/model.safetensors" in names
     assert not any(name.startswith(("export/", "devices/", "tests/")) for name in names)

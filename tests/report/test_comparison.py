@@ -156,6 +156,8 @@ def test_what_makes_two_runs_less_comparable_is_said() -> None:
     assert "A ran on ssh:pi@board, B on local" in remarks
     assert any("not run in turns" in remark for remark in remarks)
     assert any("fingerprints" in remark for remark in compare_runs(run(), run(fingerprint="0")).remarks)
+    other_runtime = run(fingerprint="0", runtime="onnxruntime", runtime_version="1.31")
+    assert any("runtime litert 2.3.0, onnxruntime 1.31" in line for line in compare_runs(run(), other_runtime).remarks)
 
 
 def test_runs_of_two_labels_are_paired_by_what_is_alike() -> None:

@@ -15,7 +15,7 @@ from edgekit.measurement import DeviceFacts
 from edgekit.report.build import FORMATS, build_report, render_report, report_sections
 from edgekit.report.devices import devices_part
 from edgekit.report.document import Report, report_schema_text
-from edgekit.report.numbers import human_size, interval, milliseconds, significant
+from edgekit.report.numbers import human_size, interval, median_with_interval, milliseconds, significant
 from edgekit.report.plots import Bar, Spread, bar_plot, curve_plot, samples_plot, spread_plot
 from edgekit.report.sections import Figure, Table, flat_blocks
 from edgekit.report.svg import Scale
@@ -211,5 +211,8 @@ def test_numbers_are_written_with_three_digits(value: float, shown: str) -> None
 def test_other_numbers() -> None:
     assert human_size(3_420_000) == "3.42 MB"
     assert milliseconds(3.0171) == "3.02 ms"
+    assert median_with_interval(summarize([2.0])) == "2.00 ms"
+    assert median_with_interval(summarize([2.0, 2.0])) == "2.00 ms (2.00)"
     assert interval(2.981, 3.06) == "2.98–3.06"
+    assert interval(0.21881, 0.21944) == "0.2188–0.2194"
     assert interval(1500.0, 1500.1) == "1,500"

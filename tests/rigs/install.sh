@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs, on Debian 12 and as root, the real parts that stand in for boards and phones in the tests: OpenSSH's server,
-# Android's adb and adbd, and an emulator of aarch64. Run again, it does nothing.
+# Installs, on Debian 12 and as root, what the tests need beyond Python: the real parts that stand in for boards and
+# phones (OpenSSH's server, Android's adb and adbd, an emulator of aarch64), a database and a browser. Run again, it
+# does nothing.
 set -euo pipefail
 
 if [[ $(id -u) != 0 ]]; then
@@ -8,7 +9,9 @@ if [[ $(id -u) != 0 ]]; then
   exit 1
 fi
 
-main=(openssh-server openssh-client iproute2 util-linux libcap2-bin mmdebstrap arch-test)
+main=(openssh-server openssh-client iproute2 util-linux mmdebstrap arch-test)
+# What the tests of the results store and of the report's page need.
+main+=(postgresql chromium)
 # From backports: bookworm has no adbd, and with its qemu 7.2 ai-edge-litert and onnxruntime end in SIGSEGV.
 backports=(adb adbd qemu-user-static)
 

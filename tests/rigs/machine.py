@@ -3,7 +3,9 @@
 import itertools
 import os
 import shutil
+import site
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +15,32 @@ from typing import Self, TypeVar
 from tests.conftest import lacking
 
 T = TypeVar("T")
+
+#: the interpreter with this environment's runtimes, as a machine has it
+PYTHON = "/mnt/python"
+# $1: the root of the machine, $2: the prefix of this interpreter, then the folders of its packages. /mnt is there.
+_SHARE_PYTHON = r"""
+share_python() {
+  root=$1
+  mount -t tmpfs -o mode=755 tmpfs "$root/mnt"
+  mkdir "$root/mnt/base"
+  mount --bind "$2" "$root/mnt/base"
+  shift 2
+  path=
+  for packages in "$@"; do
+    mkdir "$root/mnt/packages$#"
+    mount --bind "$packages" "$root/mnt/packages$#"
+    path="$path:/mnt/packages$#"
+    shift
+  done
+  cat >"$root/mnt/python" <<END
+#!/bin/sh
+export LD_LIBRARY_PATH=/mnt/base/lib PYTHONPATH=${path#:}
+exec /mnt/base/bin/python3 "\$@"
+END
+  chmod 755 "$root/mnt/python"
+}
+"""
 _numbers = itertools.count()
 
 
@@ -28,6 +56,7 @@ def need_root_and(*programs: str) -> None:
 class Machine:
     """Runs a shell script as the first process of new namespaces, joined to this machine by a pair of interfaces.
 
+    The script may call `share_python ROOT "$@"` with the arguments of `this_python`, which makes PYTHON there.
     `address` is its own, `gateway` this machine's, `nobody` one in the same network that no machine has.
     """
 
@@ -42,7 +71,17 @@ class Machine:
     def __enter__(self) -> Self:
         namespaces = ["unshare", "--net", "--uts", "--mount", "--pid", "--fork", "--kill-child=KILL"]
         # it ends with the tests, however they end
-        command = ["setpriv", "--pdeathsig", "KILL", *namespaces, "sh", "-ec", self._script, "rig", *self._arguments]
+        command = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            *namespaces,
+            "sh",
+            "-ec",
+            _SHARE_PYTHON + self._script,
+            "rig",
+            *self._arguments,
+        ]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.pid = self._first_process()
@@ -101,6 +140,12 @@ class Machine:
     def log(self) -> str:
         """What its script has printed."""
         return self._log.read_text()
+
+
+def this_python() -> list[str]:
+    """The prefix of this interpreter, and the folders of its packages."""
+    packages = [path for path in sys.path if path in site.getsitepackages() or path.endswith("-packages")]
+    return [sys.base_prefix, *packages]
 
 
 def wait_for(get: Callable[[], T], what: str, *, timeout_s: float = 20) -> T:

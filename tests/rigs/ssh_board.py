@@ -2,44 +2,28 @@
 
 import contextlib
 import os
-import site
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.rigs.machine import Machine, need_root_and, wait_for
+from tests.rigs.machine import PYTHON, Machine, need_root_and, this_python, wait_for
 
 HOST = "edgekit-board"
-#: the interpreter with this environment's runtimes, as the board has it
-PYTHON = "/mnt/python"
+BOARD_USER = "board:*:2001:2001::/mnt/home:/bin/bash\n"
 #: a folder on a disk of 256 kB
 SMALL_DISK = "/mnt/small"
 
-# $1: our folder here, $2: the prefix of this interpreter, then the folders of its packages.
+# $1: our folder here, then what share_python takes.
 _SCRIPT = """
 hostname board
 mount -t proc proc /proc
-mount -t tmpfs -o mode=755 tmpfs /mnt
-mkdir /mnt/rig /mnt/base /mnt/small /mnt/home
-mount --bind "$1" /mnt/rig
-mount --bind "$2" /mnt/base
-shift 2
-path=
-for packages in "$@"; do
-  mkdir "/mnt/packages$#"
-  mount --bind "$packages" "/mnt/packages$#"
-  path="$path:/mnt/packages$#"
-  shift
-done
-cat >/mnt/python <<END
-#!/bin/sh
-export LD_LIBRARY_PATH=/mnt/base/lib PYTHONPATH=${path#:}
-exec /mnt/base/bin/python3 "\\$@"
-END
-chmod 755 /mnt/python
+rig=$1
+shift
+share_python / "$@"
+mkdir /mnt/rig /mnt/small /mnt/home
+mount --bind "$rig" /mnt/rig
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 mount -t tmpfs -o mode=1777,size=256k tmpfs /mnt/small
 mount -t tmpfs -o mode=755 tmpfs /run
@@ -54,6 +38,7 @@ AuthorizedKeysFile /mnt/rig/authorized_keys
 StrictModes no
 UsePAM no
 PasswordAuthentication no
+PermitRootLogin no
 KbdInteractiveAuthentication no
 PrintMotd no
 """
@@ -123,15 +108,17 @@ class SshBoard:
 def run_ssh_board(folder: Path) -> Iterator[SshBoard]:
     """Build it and take it down; skips the test where it can't be built."""
     need_root_and("unshare", "nsenter", "ip", "setpriv", "sshd", "ssh-keygen", "ssh")
-    _write_keys(folder)
-    packages = [path for path in sys.path if path in site.getsitepackages() or path.endswith("-packages")]
-    with Machine(_SCRIPT, [str(folder), sys.base_prefix, *packages], log=folder / "log") as machine:
-        _write_config(folder, machine)
-        wait_for(lambda: _greets(machine.address), "sshd")
+    write_keys(folder, HOST)
+    (folder / "passwd").write_text(Path("/etc/passwd").read_text() + BOARD_USER)
+    devices = _DEVICES.format(host=HOST, python=PYTHON, small=SMALL_DISK)
+    with Machine(_SCRIPT, [str(folder), *this_python()], log=folder / "log") as machine:
+        write_config(folder, machine, HOST, devices)
+        wait_for(lambda: greets(machine.address), "sshd")
         yield SshBoard(machine=machine, folder=folder)
 
 
-def _greets(address: str) -> bool:
+def greets(address: str) -> bool:
+    """Tell whether sshd answers."""
     try:
         with socket.create_connection((address, 22), timeout=1) as connection:
             return connection.recv(4) == b"SSH-"
@@ -139,23 +126,24 @@ def _greets(address: str) -> bool:
         return False
 
 
-def _write_keys(folder: Path) -> None:
+def write_keys(folder: Path, host: str) -> None:
+    """Keys of the host and of a user, what each side knows of the other, and sshd's configuration."""
     for name in ("host_key", "key", "other_key"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", folder / name]
         subprocess.run(command, check=True)
     (folder / "authorized_keys").write_text((folder / "key.pub").read_text())
     for name, key in (("known_hosts", "host_key"), ("known_hosts_changed", "other_key")):
-        (folder / name).write_text(f"{HOST} {(folder / f'{key}.pub').read_text()}")
+        (folder / name).write_text(f"{host} {(folder / f'{key}.pub').read_text()}")
     (folder / "known_hosts_empty").write_text("")
-    (folder / "passwd").write_text(Path("/etc/passwd").read_text() + "board:*:2001:2001::/mnt/home:/bin/bash\n")
     (folder / "sshd_config").write_text(_SSHD)
     folder.chmod(0o755)
 
 
-def _write_config(folder: Path, machine: Machine) -> None:
-    config = _CONFIG.format(host=HOST, folder=folder, address=machine.address, nobody=machine.nobody)
+def write_config(folder: Path, machine: Machine, host: str, devices: str) -> None:
+    """What reaches the board: ssh's config, an `ssh` that reads it, and devices.toml."""
+    config = _CONFIG.format(host=host, folder=folder, address=machine.address, nobody=machine.nobody)
     (folder / "config").write_text(config)
-    (folder / "devices.toml").write_text(_DEVICES.format(host=HOST, python=PYTHON, small=SMALL_DISK))
+    (folder / "devices.toml").write_text(devices)
     (folder / "bin").mkdir()
     (folder / "bin" / "ssh").write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F "{folder}/config" "$@"\n')
     (folder / "bin" / "ssh").chmod(0o755)

@@ -1,0 +1,96 @@
+"""`edgekit report`: which runs it shows, in which format, and what it says where there are none."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edgekit.bundle import MANIFEST, file_sha256
+from edgekit.measurement import Measurement
+from edgekit.report.document import report_schema
+from edgekit.results import Results
+from tests.cli.conftest import Edgekit
+from tests.devices.bundles import write_bundle
+from tests.measurements import fallen_back, measurement
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundles", "onnx").path
+
+
+@pytest.fixture
+def kept(edgekit: Edgekit, bundle: Path) -> list[Measurement]:
+    """An older and a newer run of the bundle on one device, one on an accelerator, and a run of something else."""
+    of_bundle = {"bundle": "divide.onnx-none", "bundle_sha256": file_sha256(bundle / MANIFEST)}
+    made = [
+        measurement(time="2026-01-01T00:00:00.000+00:00", **of_bundle),
+        measurement(time="2026-01-02T00:00:00.000+00:00", **of_bundle),
+        fallen_back(time="2026-01-01T12:00:00.000+00:00", **of_bundle),
+        measurement(time="2026-01-03T00:00:00.000+00:00", bundle="other"),
+    ]
+    with Results() as results:
+        return [results.add(each, session=f"session{n}", label=f"label{n}") for n, each in enumerate(made)]
+
+
+def shown_ids(document: str) -> set[str]:
+    return {run["measurement"]["id"] for run in json.loads(document)["devices"]["runs"]}
+
+
+def test_the_newest_run_of_each_kind_is_shown(edgekit: Edgekit, kept: list[Measurement], bundle: Path) -> None:
+    newest = {kept[1].id, kept[2].id}
+    assert shown_ids(edgekit("report", "--json").out) == newest
+    assert shown_ids(edgekit("report", bundle, "--format", "json").out) == newest
+
+
+def test_runs_are_chosen_by_id_session_and_label(edgekit: Edgekit, kept: list[Measurement]) -> None:
+    chosen = edgekit("report", "--runs", f"{kept[0].id[:6]},session1", "--runs", "label2", "--json")
+    assert shown_ids(chosen.out) == {kept[0].id, kept[1].id, kept[2].id}
+    assert shown_ids(edgekit("report", "--runs", "last", "--json").out) == {kept[3].id}
+    assert shown_ids(edgekit("report", "--runs", "all", "--json").out) == {each.id for each in kept}
+    assert edgekit("report", "--runs", "nothing").code == 1
+
+
+def test_the_suffix_chooses_the_format(edgekit: Edgekit, kept: list[Measurement], tmp_path: Path) -> None:
+    beginnings = {"report.html": "<!doctype html>", "report.md": "# Mine\n", "report.json": "{"}
+    for name, beginning in beginnings.items():
+        shown = edgekit("report", "-o", name, "--title", "Mine")
+        assert (shown.code, shown.out) == (0, "")
+        assert (tmp_path / name).read_text().startswith(beginning)
+    assert edgekit("report", "-o", "report.txt", "--format", "markdown", "--title", "Mine").code == 0
+    assert (tmp_path / "report.txt").read_text().startswith("# Mine\n")
+    assert edgekit("report", "-o", "report.pdf").code == 2
+    assert edgekit("report", "--format", "pdf").code == 1
+    assert edgekit("report", "-o", "no/report.html").code == 1
+
+
+def test_the_terminal_shows_the_tables(edgekit: Edgekit, kept: list[Measurement]) -> None:
+    shown = edgekit("report")
+    assert shown.code == 0
+    for part in ("Latency", "Cold and warm", "Coverage", "Verdicts", "Conditions", "gpu → CPU", kept[1].id):
+        assert part in shown.out
+
+
+def test_a_bundle_that_was_exported_again_is_said_and_not_shown(
+    edgekit: Edgekit, kept: list[Measurement], tmp_path: Path
+) -> None:
+    again = write_bundle(tmp_path / "again", "onnx", shift=0.1).path
+    alone = edgekit("report", again)
+    assert alone.code == 1
+    assert "was exported again since it was measured" in alone.err
+    shutil.copytree(again, tmp_path / "bundles" / "again.edgekit")
+    remarks = json.loads(edgekit("report", "--json").out)["devices"]["remarks"]
+    assert len(remarks) == 1
+    assert "was exported again since it was measured: `edgekit bench" in remarks[0]
+
+
+def test_nothing_measured_says_how(edgekit: Edgekit, bundle: Path) -> None:
+    shown = edgekit("report")
+    assert shown.code == 1
+    assert "edgekit bench" in shown.err
+    assert edgekit("report", "--runs", "last").code == 1
+
+
+def test_the_schema_is_published(edgekit: Edgekit) -> None:
+    assert json.loads(edgekit("report", "--schema").out) == json.loads(json.dumps(report_schema()))
