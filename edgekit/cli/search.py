@@ -72,11 +72,16 @@ def run_search(
     from edgekit.cli.output import print_json, split_list
     from edgekit.cli.sweeps import SweepProgress, choose_engine, open_sweep
     from edgekit.export.quantize.search import DEFAULT_SCHEMES, Limits, Search
+    from edgekit.export.quantize.sensitivity import check_by_module
     from edgekit.export.schemes import check_scheme
+    from edgekit.export.targets import find_targets
 
     limits = Limits(max_drop=max_drop, max_size_bytes=_parse_size(max_size), max_latency_ms=max_latency)
     mixed = [check_scheme(name) for name in split_list(schemes or [",".join(DEFAULT_SCHEMES.get(target, ()))])]
     run_batches = choose_engine(engine, ray_address)
+    find_targets([target])
+    for scheme in mixed:
+        check_by_module(scheme, target)
     if output:
         _check_free(output, force=force)
     sweep = open_sweep(

@@ -53,10 +53,12 @@ def run_sensitivity(
     from edgekit.cli.sweeps import SweepProgress, choose_engine, open_sweep
     from edgekit.export.quantize.sensitivity import check_by_module, measure_sensitivity
     from edgekit.export.schemes import check_scheme
+    from edgekit.export.targets import find_targets
     from edgekit.outputs import explained
 
     schemes = [check_scheme(name) for name in split_list(quantize or [_DEFAULTS.get(target, "int8")])]
     run_batches = choose_engine(engine, ray_address)
+    find_targets([target])
     for scheme in schemes:
         check_by_module(scheme, target)
     sweep = open_sweep(

@@ -66,9 +66,7 @@ def open_sweep(
     from edgekit.export.quantize.calibration import choose_calibration
     from edgekit.export.quantize.sweep import prepare_sweep
     from edgekit.export.schemes import CALIBRATED
-    from edgekit.export.targets import find_targets
 
-    find_targets([target])
     samples = parse_samples(eval_samples)
     if checkpoint is None:
         checkpoint = embedded_checkpoint_path()

@@ -116,6 +116,9 @@ class Search:
         uniform = [Recipe(name=scheme, scheme=scheme) for scheme in self._schemes]
         pairs = [(m, s) for m in self._modules for s in self._schemes if takes(self._sweep.target, s, m)]
         alone = [Recipe(name="alone", scheme="none", rules=(Rule(modules=m, scheme=s),)) for m, s in pairs]
+        least = 2 + len(uniform) + len(alone)
+        if self._most < least:
+            raise RefusedError(f"--max-evaluations {self._most}: each module alone takes {least} already")
         scores = self._score("each module alone", [none, *uniform, *alone])
         self._uniforms = scores[: 1 + len(uniform)]
         base = self._cost(scores[0])
@@ -176,7 +179,8 @@ class Search:
     def _score_plans(self, what: str, plans: Sequence[Plan]) -> None:
         new = [choices for choices in dict.fromkeys(plan.choices for plan in plans) if choices not in self._scores]
         recipes = [
-            recipe_of("mixed", self._sweep.target, dict(zip(self._modules, choices, strict=True))) for choices in new
+            recipe_of("mixed", self._sweep.target, dict(zip(self._modules, choices, strict=True)))
+            for choices in new[: max(0, self._most - len(self._scores))]
         ]
         self._score(what, recipes)
 
@@ -195,7 +199,7 @@ class Search:
         return tuple(schemes[m] if takes(self._sweep.target, schemes[m], m) else "none" for m in self._modules)
 
     def _allowed(self, plan: Plan) -> bool:
-        return self._limits.allow(self._scores[plan.choices])
+        return plan.choices in self._scores and self._limits.allow(self._scores[plan.choices])
 
     def _best(self) -> Score | None:
         return min((s for s in self._scores.values() if self._limits.allow(s)), key=self._cost, default=None)
