@@ -4,7 +4,6 @@ The specification is read again, and each weight is looked up in the blob file: 
 type and size with what the program declares (coremltools' mlmodel/src/MILBlob/Blob/StorageFormat.hpp).
 """
 
-import logging
 import math
 import struct
 from collections.abc import Iterator
@@ -40,7 +39,6 @@ def describe_mlpackage(path: Path) -> FileDescription:
     Raises BundleError where a file is missing, truncated or disagrees with the others, MissingExtraError without
     coremltools.
     """
-    logging.getLogger("coremltools").setLevel(logging.ERROR)  # it warns of its missing macOS library on every import
     coremltools = require("coremltools", f"reading {path.name}")
     from google.protobuf.message import DecodeError
 
