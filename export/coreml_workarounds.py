@@ -230,6 +230,33 @@ def _erfc(stack: ExitStack) -> None:
     _register(stack, _TF_OPS_REGISTRY, "Erfc", convert)
 
 
+def _strided_slice(stack: ExitStack) -> None:
+    """x[begin:end] of fewer axes than x has, where begin or end is known at run time only: the rest is whole."""
+    from coremltools.converters.mil import Builder
+    from coremltools.converters.mil.frontend.tensorflow import ops
+    from coremltools.converters.mil.frontend.tensorflow.tf_op_registry import _TF_OPS_REGISTRY
+
+    class Padded:
+        """coremltools' context, in which some variables are others."""
+
+        def __init__(self, context: Any, instead: dict[str, Any]) -> None:
+            self.add, self._context, self._instead = context.add, context, instead
+
+        def __getitem__(self, name: str) -> Any:
+            return self._instead.get(name) or self._context[name]
+
+    def convert(context: Any, node: Any) -> None:
+        rank, instead = context[node.inputs[0]].rank, {}
+        for name in node.inputs[1:3]:
+            given = context[name]
+            missing = rank - given.shape[0]
+            if given.val is None and missing > 0 and not (node.attr["ellipsis_mask"] or node.attr["new_axis_mask"]):
+                instead[name] = Builder.concat(values=[given, np.zeros(missing, np.int32)], axis=0)
+        ops.StridedSlice(Padded(context, instead), node)
+
+    _register(stack, _TF_OPS_REGISTRY, "StridedSlice", convert)
+
+
 def _name_failures(stack: ExitStack) -> None:
     """Make what fails inside coremltools name the operation and the module of the source, as its log does."""
     from coremltools.converters.mil.frontend.torch import ops
@@ -326,5 +353,12 @@ WORKAROUNDS = (
         versions="coremltools 9.0, TensorFlow 2.21",
         failure="Conversion for TF op 'Erfc' not implemented: Keras' exact GELU",
         install=_erfc,
+    ),
+    Workaround(
+        name="StridedSlice",
+        framework="tensorflow",
+        versions="coremltools 9.0, TensorFlow 2.21",
+        failure="table[:length] converts, to a slice whose end has fewer axes than the table: nothing can run it",
+        install=_strided_slice,
     ),
 )

@@ -20,7 +20,7 @@ from edgekit.export.describe import (
 )
 from edgekit.extras import require
 
-SIGNATURE = "serving_default"  # a package has one unnamed entry: the name that edgekit gives everywhere
+SIGNATURE = "serving_default"  # a package of one function has no name for it: the one that edgekit gives everywhere
 SPEC = Path("Data", "com.apple.CoreML", "model.mlmodel")
 _MODEL_PATH = "@model_path/"
 _SENTINEL = 0xDEADBEEF
@@ -48,16 +48,17 @@ def describe_mlpackage(path: Path) -> FileDescription:
         raise BundleError(f"can't read {path / SPEC}: {error.strerror}") from error
     except DecodeError as error:
         raise BundleError(f"{path / SPEC} is truncated or not a Core ML specification") from error
-    if spec.WhichOneof("Type") != "mlProgram" or "main" not in spec.mlProgram.functions:
+    if spec.WhichOneof("Type") != "mlProgram" or not spec.mlProgram.functions:
         raise BundleError(f"{path} holds no ML program")
-    main = spec.mlProgram.functions["main"]
-    operations = list(_operations(main.block_specializations[main.opset]))
+    functions = [function for _, function in sorted(spec.mlProgram.functions.items())]
+    blocks = [function.block_specializations[function.opset] for function in functions]
+    operations = [operation for block in blocks for operation in _operations(block)]
     try:
         return summarize(
             path=path,
             format_name="coreml",
-            version=f"{spec.specificationVersion} ({main.opset})",
-            signatures=[_signature(coremltools.proto, spec.description)],
+            version=f"{spec.specificationVersion} ({functions[0].opset})",
+            signatures=[_signature(coremltools.proto, name, each) for name, each in _described(spec.description)],
             operators=[operation.type for operation in operations if operation.type != "const"],
             tensors=list(_Weights(path, coremltools.proto.MIL_pb2).constants(operations)),
         )
@@ -72,15 +73,29 @@ def _operations(block: Any) -> Iterator[Any]:
             yield from _operations(inner)
 
 
-def _signature(proto: Any, description: Any) -> SignatureDescription:
+def _described(description: Any) -> Iterator[tuple[str, Any]]:
+    """Name and description of each function, the default one first; a package of one describes itself."""
+    if not description.functions:
+        yield SIGNATURE, description
+    default = description.defaultFunctionName
+    for function in sorted(description.functions, key=lambda each: each.name != default):
+        yield function.name, function
+
+
+def _signature(proto: Any, name: str, description: Any) -> SignatureDescription:
     names = proto.FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name
 
     def port(feature: Any) -> PortDescription:
         array = feature.type.multiArrayType
-        return PortDescription(name=feature.name, dtype=names(array.dataType).lower(), shape=tuple(array.shape))
+        return PortDescription(
+            name=feature.name,
+            dtype=names(array.dataType).lower(),
+            shape=tuple(array.shape),
+            enumerated=tuple(sorted(tuple(each.shape) for each in array.enumeratedShapes.shapes)),
+        )
 
     return SignatureDescription(
-        name=SIGNATURE,
+        name=name,
         inputs=tuple(port(feature) for feature in description.input),
         outputs=tuple(port(feature) for feature in description.output),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from edgekit import extras
 from edgekit.bundle import MANIFEST, SUFFIX
 from edgekit.errors import EdgekitError, RefusedError
+from edgekit.export.coreml_options import DEFAULTS, CoremlOptions
 from edgekit.export.schemes import BYTES_PER_WEIGHT, check_scheme, refusal
 from edgekit.export.targets import Target, find_frameworks, find_targets
 from edgekit.model.config import TransformerConfig
@@ -19,7 +20,8 @@ from edgekit.program import Framework
 class PlannedExport:
     """One bundle to be made: where from, by which route, and where to.
 
-    `expected_size_bytes` counts the weights only; `problem` is why it can't be made, if so.
+    `expected_size_bytes` counts the weights only; `problem` is why it can't be made, if so; `coreml` are the options of
+    a Core ML package.
     """
 
     target: Target
@@ -28,6 +30,7 @@ class PlannedExport:
     path: Path
     expected_size_bytes: int
     problem: EdgekitError | None
+    coreml: CoremlOptions | None = None
 
     @property
     def name(self) -> str:
@@ -44,14 +47,18 @@ def plan_exports(
     via: Sequence[str] = (),
     output: Path = Path("bundles"),
     force: bool = False,
+    coreml: CoremlOptions = DEFAULTS,
 ) -> list[PlannedExport]:
     """List the bundles that these options ask for, each with what stands in its way.
 
-    Without `via` each target takes its default route. Raises UnknownNameError for a name that does not exist.
+    Without `via` each target takes its default route. Raises UnknownNameError for a name that does not exist,
+    RefusedError for options of `coreml` that the targets have no use for.
     """
     frameworks = find_frameworks(list(via))
+    found = find_targets(list(targets))
+    _check_used(coreml, found)
     plans = []
-    for target in find_targets(list(targets)):
+    for target in found:
         for route in frameworks or [target.default_route]:
             for scheme in dict.fromkeys(check_scheme(name) for name in schemes):
                 suffix = "" if route == target.default_route else f"-via-{route}"
@@ -63,10 +70,26 @@ def plan_exports(
                         scheme=scheme,
                         path=path,
                         expected_size_bytes=round(parameter_count(config) * BYTES_PER_WEIGHT[scheme]),
-                        problem=_problem(target, route, scheme, path, force=force),
+                        problem=_unfit(coreml, target, scheme, config.max_length)
+                        or _problem(target, route, scheme, path, force=force),
+                        coreml=coreml if target.name == "coreml" else None,
                     )
                 )
     return plans
+
+
+def _check_used(coreml: CoremlOptions, targets: Sequence[Target]) -> None:
+    """Refuse options of Core ML where no target is, and lengths where any other target would go without."""
+    others = [target.name for target in targets if target.name != "coreml"]
+    if coreml.asked and len(others) == len(targets):
+        raise RefusedError(f"{coreml.flags()[0]} has no use for {', '.join(others)}: it is of --target coreml")
+    if coreml.sequence_lengths and others:
+        raise RefusedError(f"--sequence-length is offered for --target coreml only: {', '.join(others)} can't take it")
+
+
+def _unfit(coreml: CoremlOptions, target: Target, scheme: str, longest: int) -> EdgekitError | None:
+    refused = coreml.refusal(scheme, longest) if target.name == "coreml" else None
+    return RefusedError(f"coreml: {refused}") if refused else None
 
 
 def _problem(target: Target, route: Framework, scheme: str, path: Path, *, force: bool) -> EdgekitError | None:

@@ -10,6 +10,8 @@ import coremltools.optimize.coreml as optimize
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.export.coreml_metadata import SCHEME
+from edgekit.export.coreml_workarounds import quiet_converter
 from edgekit.export.jobs import Evidence
 from edgekit.export.quantize.coreml_weights import float_weights, quantized_weights
 from edgekit.export.quantize.evidence import check_quantized
@@ -29,11 +31,13 @@ def compress(source: Path, output: Path, scheme: str, calibration: Path | None) 
     """
     del calibration
     model = ct.models.MLModel(str(source), skip_model_load=True)
-    made = (
-        _palettize(model, int(scheme.removeprefix("palette")))
-        if scheme.startswith("palette")
-        else _round(model, scheme)
-    )
+    with quiet_converter():
+        made = (
+            _palettize(model, int(scheme.removeprefix("palette")))
+            if scheme.startswith("palette")
+            else _round(model, scheme)
+        )
+    made.user_defined_metadata[SCHEME] = scheme
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "model.mlpackage"
         made.save(str(package))
