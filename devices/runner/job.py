@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 from .failures import RunError
 
 SCHEMA = 1
-RUNTIMES = ("litert", "tflite-runtime", "onnxruntime", "tensorflow", "torch")
+RUNTIMES = ("litert", "tflite-runtime", "onnxruntime", "tensorflow", "torch", "coreml")
 
 
 class RunnerJob(NamedTuple):
-    """One run. `die_with_parent`: end when the pipe on standard input does (not over ssh, where it has none)."""
+    """One run. `die_with_parent`: end when the pipe on standard input does (not over ssh, where it has none).
+
+    `compute_units` are those that Core ML may use: cpu, cpu+gpu, cpu+ane, all.
+    """
 
     runtime: str
     model: str
@@ -18,9 +21,11 @@ class RunnerJob(NamedTuple):
     outputs: str
     num_threads: int = 1
     die_with_parent: bool = False
+    compute_units: str = "cpu"
 
 
 _TYPES = {"runtime": str, "model": str, "steps": str, "outputs": str, "num_threads": int, "die_with_parent": bool}
+_TYPES["compute_units"] = str
 
 
 def read_job(path: str) -> RunnerJob:

@@ -19,7 +19,7 @@ try:
 except ImportError:
     sys.modules["numpy"] = types.ModuleType("numpy")
 import runner.__main__, runner.backend_onnxruntime, runner.backend_tensorflow, runner.backend_tflite
-import runner.backend_torch
+import runner.backend_coreml, runner.backend_torch
 from runner.backend import Backend, Port, load_backend
 from runner.failures import RunError
 from runner.job import parse_job
