@@ -44,11 +44,12 @@ def _reason(operation: Mapping[str, Any], unit: str) -> str:
 
 def _costs(operations: Sequence[Mapping[str, Any]]) -> str:
     """The estimated share of the work by device, where the plan has it for every function."""
-    costs: Counter[str] = Counter()
+    costs: dict[str, float] = {}
     for operation in operations:
-        costs[operation["device"]] += operation["cost"] or 0.0
-    whole = costs.total()
+        costs[operation["device"]] = costs.get(operation["device"], 0.0) + (operation["cost"] or 0.0)
+    whole = sum(costs.values())
     if not whole:
         return ""
-    shares = (f"{device} {100 * cost / whole:.0f} %" for device, cost in costs.most_common() if cost)
+    ordered = sorted(costs.items(), key=lambda item: -item[1])
+    shares = (f"{device} {100 * cost / whole:.0f} %" for device, cost in ordered if cost)
     return f"; estimated work: {', '.join(shares)}"

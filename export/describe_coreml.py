@@ -40,19 +40,9 @@ def describe_mlpackage(path: Path) -> FileDescription:
     coremltools.
     """
     coremltools = require("coremltools", f"reading {path.name}")
-    from google.protobuf.message import DecodeError
-
-    try:
-        spec = coremltools.proto.Model_pb2.Model.FromString((path / SPEC).read_bytes())
-    except OSError as error:
-        raise BundleError(f"can't read {path / SPEC}: {error.strerror}") from error
-    except DecodeError as error:
-        raise BundleError(f"{path / SPEC} is truncated or not a Core ML specification") from error
-    if spec.WhichOneof("Type") != "mlProgram" or not spec.mlProgram.functions:
-        raise BundleError(f"{path} holds no ML program")
+    spec = read_specification(path)
     functions = [function for _, function in sorted(spec.mlProgram.functions.items())]
-    blocks = [function.block_specializations[function.opset] for function in functions]
-    operations = [operation for block in blocks for operation in _operations(block)]
+    operations = [operation for function in functions for operation in all_operations(function)]
     try:
         return summarize(
             path=path,
@@ -64,6 +54,30 @@ def describe_mlpackage(path: Path) -> FileDescription:
         )
     except (BundleError, KeyError, ValueError) as error:
         raise BundleError(f"{path} is broken: {error}") from error
+
+
+def read_specification(path: Path) -> Any:
+    """The specification of an .mlpackage that holds an ML program, as coremltools' protobuf message.
+
+    Raises BundleError where it is missing, truncated or of another kind, MissingExtraError without coremltools.
+    """
+    proto = require("coremltools", f"reading {path.name}").proto.Model_pb2
+    from google.protobuf.message import DecodeError
+
+    try:
+        spec = proto.Model.FromString((path / SPEC).read_bytes())
+    except OSError as error:
+        raise BundleError(f"can't read {path / SPEC}: {error.strerror}") from error
+    except DecodeError as error:
+        raise BundleError(f"{path / SPEC} is truncated or not a Core ML specification") from error
+    if spec.WhichOneof("Type") != "mlProgram" or not spec.mlProgram.functions:
+        raise BundleError(f"{path} holds no ML program")
+    return spec
+
+
+def all_operations(function: Any) -> Iterator[Any]:
+    """The operations of a function of a specification, those inside branches and loops included."""
+    yield from _operations(function.block_specializations[function.opset])
 
 
 def _operations(block: Any) -> Iterator[Any]:

@@ -21,6 +21,7 @@ VERBS = {
     "predict": "Label texts with a checkpoint or an exported bundle.",
     "verify": "Repeat the proof of a bundle: every byte, parity and accuracy.",
     "inspect": "Show signatures, operators, sizes and where the bytes are.",
+    "lint": "Show what in a file keeps an accelerator from running it, or running it fast, and why.",
     "schemes": "List the quantization schemes: what each becomes in each target, or why it is not offered.",
     "models": "List the named sizes: parameters, multiply-accumulates, file size.",
     "doctor": "List what is installed here, what is missing, and how to get it.",
