@@ -39,8 +39,8 @@ def describe_mlpackage(path: Path) -> FileDescription:
     Raises BundleError where a file is missing, truncated or disagrees with the others, MissingExtraError without
     coremltools.
     """
-    coremltools = require("coremltools", f"reading {path.name}")
     spec = read_specification(path)
+    coremltools = require("coremltools", f"reading {path.name}")
     functions = [function for _, function in sorted(spec.mlProgram.functions.items())]
     operations = [operation for function in functions for operation in all_operations(function)]
     try:
@@ -61,13 +61,15 @@ def read_specification(path: Path) -> Any:
 
     Raises BundleError where it is missing, truncated or of another kind, MissingExtraError without coremltools.
     """
+    try:
+        content = (path / SPEC).read_bytes()
+    except OSError as error:
+        raise BundleError(f"can't read {path / SPEC}: {error.strerror}") from error
     proto = require("coremltools", f"reading {path.name}").proto.Model_pb2
     from google.protobuf.message import DecodeError
 
     try:
-        spec = proto.Model.FromString((path / SPEC).read_bytes())
-    except OSError as error:
-        raise BundleError(f"can't read {path / SPEC}: {error.strerror}") from error
+        spec = proto.Model.FromString(content)
     except DecodeError as error:
         raise BundleError(f"{path / SPEC} is truncated or not a Core ML specification") from error
     if spec.WhichOneof("Type") != "mlProgram" or not spec.mlProgram.functions:
