@@ -45,7 +45,8 @@ class Parity(_Record):
     """How far the outputs of the exported file are from the reference, over the golden steps.
 
     `tolerance` is absolute: the scheme's relative tolerance times max(1, max |reference|). `labels_changed_tolerance`
-    is the share of changed labels, in [0, 1], that the scheme may reach.
+    is the share of changed labels, in [0, 1], that the scheme may reach. `evaluated` says so where the file was not run
+    by a runtime of its own.
     """
 
     verdict: Literal["within-tolerance", "failed", "not-run"]
@@ -57,6 +58,7 @@ class Parity(_Record):
     labels_changed_tolerance: float = 1.0
     non_finite_outputs: int | None = None
     note: str = ""
+    evaluated: str = ""
 
 
 class Accuracy(_Record):
@@ -77,7 +79,8 @@ class Accuracy(_Record):
 class Manifest(_Record):
     """What `manifest.json` holds.
 
-    `scheme_details` tells what the scheme became in this target, as counted; `requires` what the file needs to run.
+    `scheme_details` tells what the scheme became in this target, as counted; `requires` what the file needs to run;
+    `target_options` what was asked of this target alone (the oldest iOS, sequence lengths, …).
     """
 
     edgekit: Literal[1] = 1
@@ -88,6 +91,7 @@ class Manifest(_Record):
     scheme: str
     scheme_details: dict[str, Any]
     requires: dict[str, str] = {}
+    target_options: dict[str, Any] = {}
     model: str
     runtime: str
     signatures: tuple[Signature, ...]

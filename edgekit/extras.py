@@ -3,6 +3,8 @@
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
+import os
 from types import ModuleType
 
 #: module → (extra that brings it, distribution names under which it may be installed)
@@ -50,10 +52,23 @@ def require(module: str, needed_for: str) -> ModuleType:
     from edgekit.errors import MissingExtraError
 
     check_installed((module,), needed_for)
+    if module == "coremltools":
+        _hush_coremltools()
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or module, EXTRAS[module][0], needed_for) from error
+
+
+def _hush_coremltools() -> None:
+    """Before its import: coremltools 9.0 warns of untested versions and its missing macOS library.
+
+    It imports TensorFlow and torchao where they are installed, which have remarks of their own.
+    """
+    for name in ("coremltools", "torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 def check_installed(modules: tuple[str, ...], needed_for: str) -> None:

@@ -1,6 +1,5 @@
 """Labels for texts, from a checkpoint (in its framework) or from a bundle (in its runtime)."""
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from edgekit import extras
 from edgekit.bundle import MANIFEST, TOKENIZER, Bundle, open_bundle, read_labels
 from edgekit.checkpoint import Checkpoint, load_checkpoint
-from edgekit.errors import RefusedError
 from edgekit.program import FRAMEWORKS, Framework
 from edgekit.proof.golden import Golden, stack_outputs, text_steps, write_golden
 from edgekit.proof.parity import OUTPUT
@@ -25,8 +23,8 @@ Prediction = tuple[tuple[str, float], ...]  # (label, probability), the most pro
 def predict_texts(path: Path, texts: Sequence[str], *, top_k: int = 3) -> list[Prediction]:
     """The `top_k` most probable labels of each text.
 
-    Raises CheckpointError or BundleError for a broken `path`, MissingExtraError without a framework or runtime,
-    RefusedError for a bundle that this machine can't run.
+    Raises CheckpointError or BundleError for a broken `path`, MissingExtraError without a framework, RunnerError
+    without a runtime.
     """
     if (path / MANIFEST).is_file():
         bundle = open_bundle(path)
@@ -39,8 +37,6 @@ def predict_texts(path: Path, texts: Sequence[str], *, top_k: int = 3) -> list[P
 
 def _bundle_logits(bundle: Bundle, texts: Sequence[str]) -> NDArray[np.float64]:
     manifest = bundle.manifest
-    if manifest.runtime == "coreml" and sys.platform != "darwin":
-        raise RefusedError(f"{bundle.path} is a Core ML model: it runs on Apple hardware only")
     signature = manifest.signatures[0]
     processor = Processor.load(bundle.path / TOKENIZER)
     ids, mask = processor.encode_padded(texts, signature.inputs[0].shape[1])

@@ -17,11 +17,15 @@ class _Record(BaseModel):
 
 
 class PortDescription(_Record):
-    """One input or output as the file declares it; -1 and names stand for dimensions that are not fixed."""
+    """One input or output as the file declares it; -1 and names stand for dimensions that are not fixed.
+
+    `enumerated` are all shapes of a Core ML input that takes several, of which `shape` is the default.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    enumerated: tuple[tuple[int, ...], ...] = ()
 
 
 class SignatureDescription(_Record):

@@ -4,7 +4,6 @@ The specification is read again, and each weight is looked up in the blob file: 
 type and size with what the program declares (coremltools' mlmodel/src/MILBlob/Blob/StorageFormat.hpp).
 """
 
-import logging
 import math
 import struct
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from edgekit.export.describe import (
 )
 from edgekit.extras import require
 
-SIGNATURE = "serving_default"  # a package has one unnamed entry: the name that edgekit gives everywhere
+SIGNATURE = "serving_default"  # a package of one function has no name for it: the one that edgekit gives everywhere
 SPEC = Path("Data", "com.apple.CoreML", "model.mlmodel")
 _MODEL_PATH = "@model_path/"
 _SENTINEL = 0xDEADBEEF
@@ -40,31 +39,47 @@ def describe_mlpackage(path: Path) -> FileDescription:
     Raises BundleError where a file is missing, truncated or disagrees with the others, MissingExtraError without
     coremltools.
     """
-    logging.getLogger("coremltools").setLevel(logging.ERROR)  # it warns of its missing macOS library on every import
+    spec = read_specification(path)
     coremltools = require("coremltools", f"reading {path.name}")
-    from google.protobuf.message import DecodeError
-
-    try:
-        spec = coremltools.proto.Model_pb2.Model.FromString((path / SPEC).read_bytes())
-    except OSError as error:
-        raise BundleError(f"can't read {path / SPEC}: {error.strerror}") from error
-    except DecodeError as error:
-        raise BundleError(f"{path / SPEC} is truncated or not a Core ML specification") from error
-    if spec.WhichOneof("Type") != "mlProgram" or "main" not in spec.mlProgram.functions:
-        raise BundleError(f"{path} holds no ML program")
-    main = spec.mlProgram.functions["main"]
-    operations = list(_operations(main.block_specializations[main.opset]))
+    functions = [function for _, function in sorted(spec.mlProgram.functions.items())]
+    operations = [operation for function in functions for operation in all_operations(function)]
     try:
         return summarize(
             path=path,
             format_name="coreml",
-            version=f"{spec.specificationVersion} ({main.opset})",
-            signatures=[_signature(coremltools.proto, spec.description)],
+            version=f"{spec.specificationVersion} ({functions[0].opset})",
+            signatures=[_signature(coremltools.proto, name, each) for name, each in _described(spec.description)],
             operators=[operation.type for operation in operations if operation.type != "const"],
             tensors=list(_Weights(path, coremltools.proto.MIL_pb2).constants(operations)),
         )
     except (BundleError, KeyError, ValueError) as error:
         raise BundleError(f"{path} is broken: {error}") from error
+
+
+def read_specification(path: Path) -> Any:
+    """The specification of an .mlpackage that holds an ML program, as coremltools' protobuf message.
+
+    Raises BundleError where it is missing, truncated or of another kind, MissingExtraError without coremltools.
+    """
+    try:
+        content = (path / SPEC).read_bytes()
+    except OSError as error:
+        raise BundleError(f"can't read {path / SPEC}: {error.strerror}") from error
+    proto = require("coremltools", f"reading {path.name}").proto.Model_pb2
+    from google.protobuf.message import DecodeError
+
+    try:
+        spec = proto.Model.FromString(content)
+    except DecodeError as error:
+        raise BundleError(f"{path / SPEC} is truncated or not a Core ML specification") from error
+    if spec.WhichOneof("Type") != "mlProgram" or not spec.mlProgram.functions:
+        raise BundleError(f"{path} holds no ML program")
+    return spec
+
+
+def all_operations(function: Any) -> Iterator[Any]:
+    """The operations of a function of a specification, those inside branches and loops included."""
+    yield from _operations(function.block_specializations[function.opset])
 
 
 def _operations(block: Any) -> Iterator[Any]:
@@ -74,15 +89,29 @@ def _operations(block: Any) -> Iterator[Any]:
             yield from _operations(inner)
 
 
-def _signature(proto: Any, description: Any) -> SignatureDescription:
+def _described(description: Any) -> Iterator[tuple[str, Any]]:
+    """Name and description of each function, the default one first; a package of one describes itself."""
+    if not description.functions:
+        yield SIGNATURE, description
+    default = description.defaultFunctionName
+    for function in sorted(description.functions, key=lambda each: each.name != default):
+        yield function.name, function
+
+
+def _signature(proto: Any, name: str, description: Any) -> SignatureDescription:
     names = proto.FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name
 
     def port(feature: Any) -> PortDescription:
         array = feature.type.multiArrayType
-        return PortDescription(name=feature.name, dtype=names(array.dataType).lower(), shape=tuple(array.shape))
+        return PortDescription(
+            name=feature.name,
+            dtype=names(array.dataType).lower(),
+            shape=tuple(array.shape),
+            enumerated=tuple(sorted(tuple(each.shape) for each in array.enumeratedShapes.shapes)),
+        )
 
     return SignatureDescription(
-        name=SIGNATURE,
+        name=name,
         inputs=tuple(port(feature) for feature in description.input),
         outputs=tuple(port(feature) for feature in description.output),
     )

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from edgekit.export.coreml_options import CoremlOptions
 from edgekit.export.recipes import Recipe
 from edgekit.export.schemes import CALIBRATED, SCHEMES
 from edgekit.program import SourceRef
@@ -39,7 +40,8 @@ class Job(_Record):
     - `reference`: run the module of `source` on the inputs of `steps` and write them, with its outputs, to `output`.
 
     Paths are absolute. `calibration` are steps of real text for schemes that quantize activations with fixed ranges;
-    `length` is the number of tokens of the program's inputs (None: the model's longest).
+    `length` is the number of tokens of the program's inputs (None: the model's longest); `coreml` what is asked of a
+    Core ML package.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -56,6 +58,7 @@ class Job(_Record):
     length: int | None = Field(default=None, ge=1)
     steps: str | None = None
     calibration: str | None = None
+    coreml: CoremlOptions | None = None
 
     @model_validator(mode="after")
     def _check_operation(self) -> Self:
@@ -68,6 +71,8 @@ class Job(_Record):
         for field in needed[self.op]:
             if getattr(self, field) is None:
                 raise ValueError(f"a {self.op!r} job needs {field!r}")
+        if self.coreml and self.target != "coreml":
+            raise ValueError(f"a job for {self.target!r} has no use for 'coreml'")
         if self.op == "compress":
             self._check_compress()
         return self

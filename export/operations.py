@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,13 @@ def run_job(job: Job) -> JobResult:
 
 def _convert(job: Job) -> JobResult:
     program = open_source(_source(job), length=job.length)
-    convert = _converter(str(job.target))
+    convert, options = _converter(str(job.target)), {}
+    if job.coreml:
+        program = replace(program, signatures=job.coreml.signatures(program.signatures[0]))
+        options["options"] = job.coreml
     return _write(
         job,
-        lambda path: convert(program, path, scheme=job.scheme),
+        lambda path: convert(program, path, scheme=job.scheme, **options),
         source_weights=count_parameters(program),
         signatures=program.signatures,
     )
@@ -202,7 +206,7 @@ def _source(job: Job) -> SourceRef:
     return job.source
 
 
-def _converter(target: str) -> Callable[..., None]:
+def _converter(target: str) -> Callable[..., Evidence | None]:
     """The `convert(program, output, *, scheme)` of a target; only its own libraries are loaded."""
     if target == "tflite":
         from edgekit.export import to_tflite

@@ -16,6 +16,7 @@ from edgekit.bundle import MANIFEST, Manifest
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import EdgekitError
 from edgekit.export.jobs import Job, JobResult
+from edgekit.export.lengths import fit_steps
 from edgekit.export.plan import PlannedExport
 from edgekit.export.quantize.calibration import Calibration, choose_calibration
 from edgekit.export.schemes import SCHEMES, requirements, tolerance_of
@@ -23,6 +24,7 @@ from edgekit.export.workers import run_worker
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
 from edgekit.processes import kill_running
 from edgekit.program import FRAMEWORKS, Framework, SourceRef
+from edgekit.proof.golden import read_golden, write_golden
 from edgekit.proof.prove import Samples, choose_samples, prove_file
 from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
 
@@ -158,7 +160,8 @@ def _export_one(session: _Session, plan: PlannedExport, reference: Future[Path])
 def _convert(session: _Session, plan: PlannedExport, folder: Path) -> JobResult:
     """Write the target file into `folder`: converted in its scheme, or made from the float32 file schemes share."""
     output = folder / plan.target.file
-    if plan.target.reference or (not plan.recipe and plan.scheme in plan.target.converted and plan.scheme != "none"):
+    direct = not plan.recipe and plan.scheme in plan.target.converted and plan.scheme != "none"
+    if plan.target.reference or direct or (plan.coreml and plan.coreml.multifunction):
         return _run_job(session, _conversion(session, plan, plan.scheme, output), plan.name)
     shared = session.scratch / f"{plan.target.name}-{plan.route}" / plan.target.file
     converted = _float_file(session, plan, shared)
@@ -195,7 +198,11 @@ def _float_file(session: _Session, plan: PlannedExport, output: Path) -> JobResu
 
 
 def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Path) -> Job:
-    fields = {"op": "convert", "source": session.sources[plan.route], "target": plan.target.name, "scheme": scheme}
+    source = session.sources[plan.route]
+    fields: dict[str, Any] = {"op": "convert", "source": source, "target": plan.target.name, "scheme": scheme}
+    if plan.coreml:
+        about = {"name": session.checkpoint.name, "labels": session.checkpoint.labels, "source_sha256": source.sha256}
+        fields["coreml"] = plan.coreml.model_copy(update=about)
     return Job.model_validate(fields | _paths(session, f"{plan.name}-{scheme}", output))
 
 
@@ -214,7 +221,8 @@ def _run_job(session: _Session, job: Job, name: str) -> JobResult:
 def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: Path, result: JobResult) -> Manifest:
     """Put everything beside the target file, run the proof, and seal the bundle."""
     checkpoint = session.checkpoint
-    shutil.copyfile(golden, folder / bundles.GOLDEN)
+    signature = encoder_signature(checkpoint, plan.route)
+    _place_golden(plan, golden, folder / bundles.GOLDEN, signature.name)
     _collect_logs(session, plan, folder / bundles.LOG)
     checkpoint.processor.save(folder / bundles.TOKENIZER)
     bundles.write_labels(folder / bundles.LABELS, checkpoint.labels)
@@ -222,7 +230,7 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
     proof = prove_file(
         folder / plan.target.file,
         plan.target.runtime,
-        golden,
+        folder / bundles.GOLDEN,
         relative_tolerance=tolerance.relative,
         labels_changed_tolerance=tolerance.labels_changed,
         population=session.samples.population,
@@ -239,12 +247,24 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
         requires=requirements(plan.schemes, plan.target.name, plan.route, result.details.version),
         model=plan.target.file,
         runtime=plan.target.runtime,
-        signatures=(encoder_signature(checkpoint, plan.route),),
+        signatures=plan.coreml.signatures(signature) if plan.coreml else (signature,),
+        target_options=plan.coreml.recorded() if plan.coreml else {},
         source=session.sources[plan.route],
         tools=result.tools,
         parity=proof.parity,
         accuracy=proof.accuracy,
         golden_texts=session.samples.origin,
+    )
+
+
+def _place_golden(plan: PlannedExport, golden: Path, output: Path, signature: str) -> None:
+    """The golden steps as the file takes them: at the lengths that it has, where there are several."""
+    if not plan.coreml or len(plan.coreml.sequence_lengths) < 2:
+        shutil.copyfile(golden, output)
+        return
+    named = plan.coreml.signature_of
+    write_golden(
+        output, fit_steps(read_golden(golden), plan.coreml.sequence_lengths, lambda length: named(length) or signature)
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from edgekit import extras
 from edgekit.bundle import MANIFEST, SUFFIX
 from edgekit.errors import EdgekitError, RecipeError, RefusedError
+from edgekit.export.coreml_options import DEFAULTS, CoremlOptions
 from edgekit.export.quantize.mixture import check_rules_take
 from edgekit.export.quantize.modules import source_modules
 from edgekit.export.recipes import SUFFIX as RECIPE_SUFFIX
@@ -26,7 +27,7 @@ class PlannedExport:
     """One bundle to be made: where from, by which route, and where to.
 
     `scheme` is the recipe's name where there is a `recipe`. `expected_size_bytes` counts the weights only; `problem` is
-    why it can't be made, if so.
+    why it can't be made, if so; `coreml` are the options of a Core ML package.
     """
 
     target: Target
@@ -36,6 +37,7 @@ class PlannedExport:
     expected_size_bytes: int
     problem: EdgekitError | None
     recipe: Recipe | None = None
+    coreml: CoremlOptions | None = None
 
     @property
     def name(self) -> str:
@@ -62,16 +64,20 @@ def plan_exports(
     via: Sequence[str] = (),
     output: Path = Path("bundles"),
     force: bool = False,
+    coreml: CoremlOptions = DEFAULTS,
 ) -> list[PlannedExport]:
     """List the bundles that these options ask for, each with what stands in its way.
 
     `schemes` are names of schemes, or recipe files (`*.toml`). Without `via` each target takes its default route.
-    Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that can't be read.
+    Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that can't be read, RefusedError
+    for options of `coreml` that the targets have no use for.
     """
     frameworks = find_frameworks(list(via))
+    found = find_targets(list(targets))
+    _check_used(coreml, found)
     asked = [_scheme_or_recipe(name) for name in dict.fromkeys(ALIASES.get(name, name) for name in schemes)]
     plans = []
-    for target in find_targets(list(targets)):
+    for target in found:
         for route in frameworks or [target.default_route]:
             for scheme in asked:
                 recipe = scheme if isinstance(scheme, Recipe) else None
@@ -86,7 +92,9 @@ def plan_exports(
                         recipe=recipe,
                         path=path,
                         expected_size_bytes=_expected_size_bytes(config, scheme),
-                        problem=_problem(config, target, route, scheme, path, force=force),
+                        problem=_unfit(coreml, target, scheme, config.max_length)
+                        or _problem(config, target, route, scheme, path, force=force),
+                        coreml=coreml if target.name == "coreml" else None,
                     )
                 )
     return plans
@@ -108,6 +116,26 @@ def _expected_size_bytes(config: TransformerConfig, scheme: str | Recipe) -> int
     return round(
         sum(math.prod(shape) * BYTES_PER_WEIGHT[schemes[name.rsplit(".", 1)[0]]] for name, shape in shapes.items())
     )
+
+
+def _check_used(coreml: CoremlOptions, targets: Sequence[Target]) -> None:
+    """Refuse options of Core ML where no target is, and lengths where any other target would go without."""
+    others = [target.name for target in targets if target.name != "coreml"]
+    if coreml.asked and len(others) == len(targets):
+        raise RefusedError(f"{coreml.flags()[0]} has no use for {', '.join(others)}: it is of --target coreml")
+    if coreml.sequence_lengths and others:
+        raise RefusedError(f"--sequence-length is offered for --target coreml only: {', '.join(others)} can't take it")
+
+
+def _unfit(coreml: CoremlOptions, target: Target, scheme: str | Recipe, longest: int) -> EdgekitError | None:
+    """The first of a target's schemes that the options of Core ML rule out."""
+    if target.name != "coreml":
+        return None
+    schemes = (scheme,) if isinstance(scheme, str) else scheme.schemes
+    refused = next((reason for name in schemes if (reason := coreml.refusal(name, longest))), None)
+    if refused is None and coreml.multifunction and isinstance(scheme, Recipe):
+        refused = "a recipe is of one function: leave out --multifunction"
+    return RefusedError(f"coreml: {refused}") if refused else None
 
 
 def _problem(

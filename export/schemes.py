@@ -139,7 +139,7 @@ _BITS = {
 BYTES_PER_WEIGHT = {scheme: bits / 8 for scheme, bits in _BITS.items()}
 
 #: the first systems that read a Core ML specification of this number
-_COREML_SYSTEMS = {8: "iOS 17, macOS 14", 9: "iOS 18, macOS 15"}
+_COREML_SYSTEMS = {6: "iOS 15, macOS 12", 7: "iOS 16, macOS 13", 8: "iOS 17, macOS 14", 9: "iOS 18, macOS 15"}
 
 
 def check_scheme(name: str) -> str:

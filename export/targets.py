@@ -11,9 +11,9 @@ class Target:
     """One kind of exported file.
 
     `routes` are the frameworks it can be reached through, the default first; `modules` what each route needs;
-    `runtime` what the runner loads it with, `runtime_module` what that needs; a `runtime` that is "coreml" can't be
-    run on this machine unless it is a Mac. `converted` schemes are written by the converter; all others are made from
-    the float32 file, which they share.
+    `runtime` what the runner loads it with, `runtime_module` what that needs; off a Mac, edgekit itself evaluates what
+    has the `runtime` "coreml". `converted` schemes are written by the converter; all others are made from the float32
+    file, which they share.
     """
 
     name: str

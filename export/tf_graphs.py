@@ -1,7 +1,7 @@
 """A TensorFlow program as converters take it: a function per signature, and a SavedModel with its weights inside."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from edgekit.program import Program, Signature
 
 
-def input_specs(signature: Signature) -> list[Any]:
-    """The signature's inputs as `tf.TensorSpec`s."""
-    return [tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in signature.inputs]
+def input_specs(signature: Signature, flexible: Collection[str] = ()) -> list[Any]:
+    """The signature's inputs as `tf.TensorSpec`s; those named in `flexible` take any length (axis 1)."""
+    return [
+        tf.TensorSpec((spec.shape[0], None) if spec.name in flexible else spec.shape, spec.dtype, name=spec.name)
+        for spec in signature.inputs
+    ]
 
 
 def caller(program: Program, signature: Signature) -> Callable[..., dict[str, Any]]:
@@ -31,9 +34,9 @@ def caller(program: Program, signature: Signature) -> Callable[..., dict[str, An
     return run
 
 
-def signature_function(program: Program, signature: Signature) -> Any:
-    """The signature as a `tf.function` with its input signature set."""
-    return tf.function(caller(program, signature), input_signature=input_specs(signature))
+def signature_function(program: Program, signature: Signature, flexible: Collection[str] = ()) -> Any:
+    """The signature as a `tf.function` with its input signature set, `flexible` as in `input_specs`."""
+    return tf.function(caller(program, signature), input_signature=input_specs(signature, flexible))
 
 
 def save_frozen(program: Program, folder: Path) -> None:

@@ -30,12 +30,13 @@ def example_inputs(signature: Signature) -> dict[str, Tensor]:
 
 
 def captured(program: Program, signature: Signature) -> Any:
-    """The signature as a `torch.export.ExportedProgram`, without the source lines of the machine it was made on.
-
-    torch 2.13 notes the stack trace of every node, with absolute paths; converters copy them into their files.
-    """
+    """The signature as a `torch.export.ExportedProgram`, without the source lines of the machine it was made on."""
     module = SignatureModule(program, signature).eval()
-    exported = torch.export.export(module, (), kwargs=example_inputs(signature), strict=False)
+    return without_stack_traces(torch.export.export(module, (), kwargs=example_inputs(signature), strict=False))
+
+
+def without_stack_traces(exported: Any) -> Any:
+    """Remove the stack trace of every node, which torch 2.13 notes with absolute paths: converters copy them."""
     for graph_module in exported.graph_module.modules():
         if isinstance(graph_module, torch.fx.GraphModule):
             for node in graph_module.graph.nodes:

@@ -15,6 +15,7 @@ MODULES = {
     "onnxruntime": "backend_onnxruntime",
     "tensorflow": "backend_tensorflow",
     "torch": "backend_torch",
+    "coreml": "backend_coreml",
 }
 #: the signature of formats that have no name for their only entry
 UNNAMED = ""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from .failures import RunError
 
 SCHEMA = 1
-RUNTIMES = ("litert", "litert-compiled", "tflite-runtime", "onnxruntime", "tensorflow", "torch")
+RUNTIMES = ("litert", "litert-compiled", "tflite-runtime", "onnxruntime", "tensorflow", "torch", "coreml")
 #: replay: outputs of all steps. measure: those, then latency and memory. cold: one start. profile: time by operator
 OPERATIONS = ("replay", "measure", "cold", "profile")
 
@@ -16,6 +16,7 @@ class RunnerJob(NamedTuple):
 
     What follows `operation` is for measuring: `real_lengths` runs all steps in turn (else one, of the largest inputs);
     `prove` writes the outputs of all steps first; `energy` fails the run where energy can't be known.
+    `compute_units` are those that Core ML may use: cpu, cpu+gpu, cpu+ane, all.
     """
 
     runtime: str
@@ -35,6 +36,7 @@ class RunnerJob(NamedTuple):
     pin_cores: tuple[int, ...] = ()
     real_lengths: bool = True
     energy: bool = False
+    compute_units: str = "cpu"
 
 
 _TYPES: dict[str, Any] = {
@@ -55,6 +57,7 @@ _TYPES: dict[str, Any] = {
     "pin_cores": list,
     "real_lengths": bool,
     "energy": bool,
+    "compute_units": str,
 }
 _LEAST = {"num_threads": 1, "num_runs": 1, "min_secs": 0, "max_secs": 0, "warmup_runs": 0, "sustained_secs": 0}
 

@@ -7,6 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from edgekit.checkpoint import Checkpoint
+    from edgekit.export.coreml_options import CoremlOptions
     from edgekit.export.pipeline import Outcome
     from edgekit.export.plan import PlannedExport
     from edgekit.export.quantize.calibration import Calibration
@@ -34,6 +35,23 @@ def run_export(
         typer.Option(help="Texts to calibrate int8 and int16x8 with, a file as for train; else the training data's."),
     ] = None,
     num_calibration_samples: Annotated[int, typer.Option(min=1, help="How many texts to calibrate with.")] = 200,
+    minimum_deployment_target: Annotated[
+        str | None,
+        typer.Option(
+            help="Core ML: the oldest iOS that must read the package: iOS15, iOS16, iOS17 or iOS18; default: iOS17, or "
+            "what other options need.",
+            show_default=False,
+        ),
+    ] = None,
+    sequence_length: Annotated[
+        list[str] | None,
+        typer.Option(help="Core ML: lengths in tokens that the package takes, the model's own among them."),
+    ] = None,
+    multifunction: Annotated[
+        bool, typer.Option("--multifunction", help="Core ML: a function for each length, over one copy of the weights.")
+    ] = False,
+    author: Annotated[str, typer.Option(help="Core ML: the author that Xcode shows.", show_default=False)] = "",
+    license: Annotated[str, typer.Option(help="Core ML: the license that Xcode shows.", show_default=False)] = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="Parent folder of the bundles.")] = Path("bundles"),
     eval_samples: Annotated[
         str, typer.Option(help="Held-out examples to run through every file: a number, or all.")
@@ -55,6 +73,8 @@ def run_export(
         edgekit export checkpoints/mine --target all --quantize none,fp16
 
         edgekit export checkpoints/mine --target tflite --quantize int8-dynamic,int8 --calibration-data texts.csv
+
+        edgekit export checkpoints/mine --target coreml --sequence-length 16,32,128 --multifunction
 
         edgekit export checkpoints/mine --target onnx --via torch,tensorflow --eval-samples all
 
@@ -78,6 +98,9 @@ def run_export(
         via=split_list(via or []),
         output=output,
         force=force,
+        coreml=_coreml_options(
+            minimum_deployment_target, sequence_length, multifunction=multifunction, author=author, license=license
+        ),
     )
     if dry_run:
         _show_plans(plans, as_json=as_json)
@@ -102,6 +125,22 @@ def run_export(
         _show_outcomes(outcomes)
     _complain(outcomes)
     raise typer.Exit(code=0 if all(outcome.ok for outcome in outcomes) else 1)
+
+
+def _coreml_options(target: str | None, lengths: list[str] | None, **others: Any) -> "CoremlOptions":
+    """Options of Core ML packages as typed; raises UnknownNameError for an iOS that is none of ours."""
+    from edgekit.cli.output import split_list
+    from edgekit.errors import UnknownNameError
+    from edgekit.export.coreml_options import DEPLOYMENT_TARGETS, CoremlOptions
+
+    if target and target not in DEPLOYMENT_TARGETS:
+        raise UnknownNameError("deployment target", target, DEPLOYMENT_TARGETS)
+    items = split_list(lengths or [])
+    for item in items:
+        if not item.isdigit() or int(item) < 1:
+            raise typer.BadParameter(f"{item!r} is no number of tokens from 1", param_hint="--sequence-length")
+    asked = {"minimum_deployment_target": target, "sequence_lengths": tuple(map(int, items))}
+    return CoremlOptions.model_validate(asked | others)
 
 
 def _calibrate(

@@ -83,4 +83,8 @@ def _show_description(path: Path, description: "FileDescription") -> None:
 
 
 def _ports(ports: "tuple[PortDescription, ...]") -> str:
-    return ", ".join(f"{p.name}: {p.dtype}[{', '.join(str(d) for d in p.shape)}]" for p in ports)
+    return ", ".join(f"{p.name}: {p.dtype}{_shape(p)}" for p in ports)
+
+
+def _shape(port: "PortDescription") -> str:
+    return " or ".join(f"[{', '.join(str(d) for d in shape)}]" for shape in port.enumerated or (port.shape,))

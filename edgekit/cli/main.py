@@ -21,6 +21,7 @@ VERBS = {
     "predict": "Label texts with a checkpoint or an exported bundle.",
     "verify": "Repeat the proof of a bundle: every byte, parity and accuracy.",
     "inspect": "Show signatures, operators, sizes and where the bytes are.",
+    "lint": "Show what in a file keeps an accelerator from running it, or running it fast, and why.",
     "sensitivity": "Measure what quantizing each module costs: each alone, and everything but it.",
     "search": "Find the smallest or fastest mixed recipe within a budget of accuracy.",
     "devices": "List boards and phones and their state; prepare a board.",

@@ -94,7 +94,8 @@ def parity_text(parity: Parity) -> str:
     if parity.verdict != "within-tolerance":
         verdict = f"FAILED (tolerance {parity.tolerance:.1e})"
     changed = f"{parity.labels_changed} of {parity.steps} labels changed"
-    return f"{verdict}, |Δ| ≤ {parity.max_abs_difference:.1e}, {changed}"
+    evaluated = " (evaluated by edgekit)" if parity.evaluated else ""
+    return f"{verdict}, |Δ| ≤ {parity.max_abs_difference:.1e}, {changed}{evaluated}"
 
 
 def accuracy_text(accuracy: Accuracy) -> str:

@@ -15,7 +15,7 @@ def run_predict(
     """Label texts with a checkpoint or an exported bundle.
 
     A checkpoint runs in the framework that trained it, a bundle in its own runtime: a TFLite bundle needs neither
-    PyTorch nor TensorFlow.
+    PyTorch nor TensorFlow. Off a Mac, edgekit evaluates Core ML bundles itself.
 
     Examples:
 

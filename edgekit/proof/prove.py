@@ -1,6 +1,5 @@
 """Nothing ships unproven: which texts a file is tried on, and the proof itself."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +12,10 @@ from edgekit.errors import DataError, MissingExtraError
 from edgekit.proof.accuracy import score_outputs
 from edgekit.proof.golden import Golden, read_golden, text_steps, write_golden
 from edgekit.proof.parity import compare_outputs
-from edgekit.proof.replay import replay_steps
+from edgekit.proof.replay import EVALUATED, is_evaluated, replay_steps
 from edgekit.proof.samples import HeldOut, held_out, stratified_sample
 from edgekit.proof.texts import SAMPLE_TEXTS
 from edgekit.sources.checkpoint import SIGNATURE
-
-COREML_NOTE = (
-    "the numbers were not run: Core ML models run on Apple hardware only. "
-    "Checked here: weights present, specification re-read, signature equal"
-)
-
 
 _PARTS: dict[HeldOut, str] = {"test": "held-out", "validation": "validation"}
 
@@ -94,13 +87,10 @@ def prove_file(
     Raises RunnerError where the file can't be run at all.
     """
     golden = read_golden(golden_path)
-    if runtime == "coreml" and sys.platform != "darwin":
-        return Proof(
-            parity=Parity(verdict="not-run", steps=len(golden.steps), note=COREML_NOTE),
-            accuracy=Accuracy(accuracy=None, note=f"not measured: {COREML_NOTE}"),
-        )
     produced = replay_steps(model, runtime, golden_path).produced
     parity = compare_outputs(golden, produced, relative_tolerance, labels_changed_tolerance)
+    if is_evaluated(runtime):
+        parity = parity.model_copy(update={"evaluated": EVALUATED})
     if accuracy_note or not np.any(golden.labels >= 0):
         return Proof(parity=parity, accuracy=Accuracy(accuracy=None, note=accuracy_note or "not measured: no labels"))
     return Proof(parity=parity, accuracy=score_outputs(golden, produced, population))

@@ -1,4 +1,7 @@
-"""Runs an exported file through `devices/runner` on this host: the same code that runs on a device."""
+"""Runs an exported file through `devices/runner` on this host: the same code that runs on a device.
+
+Core ML runs on Apple systems only: elsewhere `edgekit.mil` evaluates its programs, in a process of the same protocol.
+"""
 
 import sys
 import tempfile
@@ -9,6 +12,22 @@ from typing import Any
 from edgekit.processes import run_process
 from edgekit.proof.golden import Golden, read_golden
 from edgekit.proof.runner_events import check_run, find_event, job_text, parse_event
+
+#: what a manifest says of a file that was evaluated instead of run
+EVALUATED = (
+    "evaluated on Linux by edgekit, not on Apple hardware: every value rounded to the type that the program declares, "
+    "products summed in float32. A device may sum in another order or precision, for which the tolerance leaves room"
+)
+
+
+def is_evaluated(runtime: str) -> bool:
+    """Whether this system has no such runtime, and edgekit evaluates the file itself."""
+    return runtime == "coreml" and sys.platform != "darwin"
+
+
+def runner_module(runtime: str) -> str:
+    """The module that runs files of this runtime as a process."""
+    return "edgekit.mil" if is_evaluated(runtime) else "edgekit.devices.runner"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +55,9 @@ def replay_steps(model: Path, runtime: str, steps: Path, *, num_threads: int = 1
                 die_with_parent=True,
             )
         )
-        argv = [sys.executable, "-P", "-m", "edgekit.devices.runner", str(job)]
-        run = run_process(argv, timeout_s=timeout_s, cwd=Path(folder), env={"TF_CPP_MIN_LOG_LEVEL": "3"})
+        argv = [sys.executable, "-P", "-m", runner_module(runtime), str(job)]
+        env = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": str(num_threads)}  # numpy's, in edgekit.mil
+        run = run_process(argv, timeout_s=timeout_s, cwd=Path(folder), env=env)
         events = [event for line in run.stdout.splitlines() if (event := parse_event(line))]
         check_run(model.name, run, events)
         return Replay(produced=read_golden(outputs), loaded=find_event(events, "loaded"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from coremltools.converters.mil.frontend.milproto.load import load as load_program
+from coremltools.converters.mil.mil import types
 from coremltools.models import MLModel
 
 from edgekit.export.quantize.evidence import Floats, StoredWeight, nearest_step
@@ -50,8 +51,7 @@ def _step(operation: Any, shape: tuple[int, ...], source: Floats) -> dict[str, A
     scale = np.asarray(operation.scale.val)
     for axis, size in enumerate(shape):
         scale = np.repeat(scale, size // scale.shape[axis], axis=axis)
-    # coremltools 9.0 keeps int4 in numpy's int8
-    return {"dtype": "int4", "step": scale}
+    return {"dtype": types.builtin_to_string(operation.data.dtype), "step": scale}  # numpy has int8 for int4
 
 
 def _operations(path: Path) -> Iterator[Any]:

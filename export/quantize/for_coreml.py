@@ -11,6 +11,8 @@ import coremltools.optimize.coreml as optimize
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.export.coreml_metadata import SCHEME
+from edgekit.export.coreml_workarounds import quiet_converter
 from edgekit.export.jobs import Evidence
 from edgekit.export.quantize.coreml_weights import float_weights, quantized_weights
 from edgekit.export.quantize.mixture import Mixture
@@ -33,10 +35,12 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
     large = {name: values for name, values in floats.items() if values.size >= MINIMUM_ELEMENTS and values.ndim > 1}
     wanted = dict.fromkeys(large, asked.scheme) if asked.schemes is None else asked.select_constants(large)
     model = ct.models.MLModel(str(source), skip_model_load=True)
-    for scheme in asked.used:
-        names = None if asked.schemes is None else [name for name in wanted if wanted[name] == scheme]
-        if names != []:
-            model = _compress(model, scheme, names)
+    with quiet_converter():
+        for scheme in asked.used:
+            names = None if asked.schemes is None else [name for name in wanted if wanted[name] == scheme]
+            if names != []:
+                model = _compress(model, scheme, names)
+    model.user_defined_metadata[SCHEME] = asked.scheme
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "model.mlpackage"
         model.save(str(package))

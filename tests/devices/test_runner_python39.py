@@ -20,7 +20,7 @@ try:
 except ImportError:
     sys.modules["numpy"] = types.ModuleType("numpy")
 import runner.__main__, runner.backend_onnxruntime, runner.backend_tensorflow, runner.backend_tflite
-import runner.backend_litert_compiled, runner.backend_torch, runner.profile_litert
+import runner.backend_coreml, runner.backend_litert_compiled, runner.backend_torch, runner.profile_litert
 from runner.backend import Backend, Port, import_runtime
 from runner.failures import RunError
 from runner.job import parse_job

@@ -14,6 +14,7 @@ from edgekit.export.jobs import Job, JobResult, read_result, write_job
 from edgekit.export.targets import TARGETS
 from edgekit.program import Framework
 from edgekit.proof.golden import Golden, read_golden, text_steps, write_golden
+from edgekit.proof.replay import runner_module
 from edgekit.sources.checkpoint import SIGNATURE, checkpoint_source
 
 SIX = [(target, framework) for target in ("tflite", "onnx", "coreml") for framework in ("torch", "tensorflow")]
@@ -37,10 +38,10 @@ def run_worker(job: Job, *, cwd: Path, timeout_s: float = 300) -> subprocess.Com
 
 
 def run_runner(job: dict[str, object], folder: Path, *, cwd: Path | None = None) -> tuple[int, list[dict[str, object]]]:
-    """Run the on-device runner on this host; return its exit code and events."""
+    """Run the on-device runner on this host (the evaluator for Core ML); return its exit code and events."""
     path = folder / "runner-job.json"
     path.write_text(json.dumps(job))
-    argv = [sys.executable, "-P", "-m", "edgekit.devices.runner", str(path)]
+    argv = [sys.executable, "-P", "-m", runner_module(str(job["runtime"])), str(path)]
     run = subprocess.run(argv, capture_output=True, text=True, timeout=120, cwd=cwd or folder, check=False)
     return run.returncode, [json.loads(line) for line in run.stdout.splitlines()]
 

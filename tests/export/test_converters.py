@@ -13,11 +13,11 @@ from edgekit.program import Framework
 from edgekit.proof.golden import Golden, read_golden, stack_outputs
 from tests.export.routes import LENGTH, REFERENCES, SIX, Routes
 
-RUNNABLE = [route for route in SIX if route[0] != "coreml"] + REFERENCES
-COMPRESSED = [route for route in SIX if route[0] != "coreml"]
+RUNNABLE = SIX + REFERENCES
 #: relative to max(1, max |logit|): float16 keeps 11 bits of each weight (TFLite), and of each product and sum (ONNX).
-#: Measured on random tiny models: 3e-4 and 9e-4; the bound leaves room for deeper ones.
-FP16_TOLERANCE = 5e-3
+#: Measured on random tiny models: 3e-4 and 9e-4; the bound leaves room for deeper ones. Core ML rounds every value:
+#: 3e-3 through torch, 1e-2 through TensorFlow, whose norms are made of means and squares that are rounded each.
+FP16_TOLERANCE = {"tflite": 5e-3, "onnx": 5e-3, "coreml": 2e-2}
 
 
 def difference(golden: Golden, produced: Golden) -> float:
@@ -46,11 +46,11 @@ def test_float32_files_equal_their_source(routes: Routes, target: str, framework
     assert difference(routes.golden("torch"), routes.replay(model, target)) <= 1e-5
 
 
-@pytest.mark.parametrize(("target", "framework"), COMPRESSED)
+@pytest.mark.parametrize(("target", "framework"), SIX)
 def test_float16_files_stay_close(routes: Routes, target: str, framework: Framework) -> None:
-    model, _ = routes.compress(target, framework)
+    model, _ = routes.convert(target, framework, "fp16") if target == "coreml" else routes.compress(target, framework)
     close = difference(routes.golden("torch"), routes.replay(model, target))
-    assert 0 < close <= FP16_TOLERANCE
+    assert 0 < close <= FP16_TOLERANCE[target]
 
 
 @pytest.mark.parametrize(("target", "framework"), SIX + REFERENCES)

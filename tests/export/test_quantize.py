@@ -32,7 +32,6 @@ from tests.tiny import tiny_checkpoint
 COMPRESSED = [
     (target, scheme) for scheme, targets in SCHEMES.items() for target in targets if scheme not in ("none", "fp16")
 ]
-RUNNABLE = [cell for cell in COMPRESSED if cell[0] != "coreml"]
 REFUSED = [(target, scheme) for scheme, targets in SCHEMES.items() for target in TARGETS if target not in targets]
 
 
@@ -61,7 +60,7 @@ def test_weights_took_and_are_within_a_step(quantized: Quantized, target: str, s
     assert size_on_disk(made) < 0.75 * size_on_disk(quantized.source(target))
 
 
-@pytest.mark.parametrize(("target", "scheme"), RUNNABLE)
+@pytest.mark.parametrize(("target", "scheme"), COMPRESSED)
 def test_files_run_and_stay_close(quantized: Quantized, target: str, scheme: str) -> None:
     made, _ = quantized.make(target, scheme)
     reference = stack_outputs(quantized.routes.golden("torch").steps, "logits")

@@ -1,0 +1,163 @@
+"""`python -P -m edgekit.mil JOB.json`: evaluate a package on steps, in a process of its own.
+
+It takes the jobs and gives the events of the runner on devices (runtime "coreml"), so that edgekit handles both alike:
+JSON lines on standard output, {"schema": 1, "event": "loaded" | "done" | "error", ...}; exit code 0, 2 for a job that
+is none, 3 with an error event. A job may name a `precision`, as the evaluator knows them.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+from typing import Any, TextIO, get_args
+
+SCHEMA = 1
+#: coremltools 9.0 imports these where they are installed: 6 s and 700 MB for libraries that nothing here needs
+_UNNEEDED = ("sklearn", "tensorflow", "torch")
+_FIELDS = {
+    "schema": int,
+    "runtime": str,
+    "model": str,
+    "steps": str,
+    "outputs": str,
+    "num_threads": int,
+    "die_with_parent": bool,
+    "precision": str,
+}
+_REQUIRED = ("runtime", "model", "steps", "outputs")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job whose file is the only argument; return the exit code."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -P -m edgekit.mil JOB.json\n")
+        return 2
+    for name in _UNNEEDED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # an import of it raises ImportError
+    from edgekit.mil.failures import MilError, first_line
+
+    events = _keep_stdout_for_events()
+    try:
+        job = _read_job(arguments[0])
+        if job.get("die_with_parent"):
+            threading.Thread(target=_end_with_stdin, name="parent-watch", daemon=True).start()
+        _run(job, events)
+    except MilError as failure:
+        _emit(events, "error", kind=failure.kind, message=str(failure))
+        return 2 if failure.kind == "bad-job" else 3
+    except (OSError, MemoryError) as error:
+        _emit(events, "error", kind="run-failed", message=first_line(error))
+        return 3
+    return 0
+
+
+def _run(job: dict[str, Any], events: TextIO) -> None:
+    import numpy as np
+
+    from edgekit.mil.evaluator import load_evaluator
+
+    steps = _read_steps(job["steps"])
+    started = time.monotonic()
+    evaluator = load_evaluator(Path(job["model"]), precision=job.get("precision", "program"))
+    _emit(
+        events,
+        "loaded",
+        runtime=job["runtime"],
+        version=f"edgekit's evaluator, numpy {np.__version__}",
+        signatures=_described(evaluator),
+        load_s=round(time.monotonic() - started, 4),
+    )
+    started = time.monotonic()
+    outputs: dict[str, Any] = {}
+    non_finite: dict[str, int] = {}
+    for (number, signature), inputs in steps.items():
+        function = "" if list(evaluator.inputs) == [""] else signature
+        for name, value in evaluator.run(inputs, function).items():
+            outputs[f"{number}/{signature}/out/{name}"] = value
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                non_finite[name] = non_finite.get(name, 0) + int(np.count_nonzero(~np.isfinite(value)))
+    new = Path(f"{job['outputs']}.new")
+    with new.open("wb") as stream:
+        np.savez(stream, **outputs)
+    new.replace(job["outputs"])
+    run_s = round(time.monotonic() - started, 4)
+    _emit(events, "done", steps=len(steps), run_s=run_s, non_finite=non_finite)
+
+
+def _described(evaluator: Any) -> dict[str, Any]:
+    return {
+        name: {
+            side: {port: {"dtype": p.dtype, "shape": list(p.shape)} for port, p in ports[name].items()}
+            for side, ports in (("inputs", evaluator.inputs), ("outputs", evaluator.outputs))
+        }
+        for name in evaluator.inputs
+    }
+
+
+def _read_job(path: str) -> dict[str, Any]:
+    from edgekit.mil.failures import MilError
+    from edgekit.mil.values import Precision
+
+    try:
+        job = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MilError("bad-job", f"can't read the job {path}: {error}") from error
+    if not isinstance(job, dict) or job.get("schema") != SCHEMA:
+        raise MilError("bad-job", f"the job is not of schema {SCHEMA}")
+    for name, value in job.items():
+        if name not in _FIELDS or type(value) is not _FIELDS[name]:
+            raise MilError("bad-job", f"the job's field {name!r} is unknown or of the wrong type")
+    for name in _REQUIRED:
+        if name not in job:
+            raise MilError("bad-job", f"the job lacks {name!r}")
+    if job["runtime"] != "coreml":
+        raise MilError("bad-job", f"edgekit.mil evaluates coreml, not {job['runtime']!r}")
+    if job.get("precision", "program") not in get_args(Precision):
+        raise MilError("bad-job", f"the precision {job['precision']!r} is not one of {', '.join(get_args(Precision))}")
+    return job
+
+
+def _read_steps(path: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """The inputs of each (step, signature), in order; all other keys are passed over."""
+    import numpy as np
+
+    from edgekit.mil.failures import MilError
+
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for key in archive.files:
+                parts = key.split("/", 3)
+                if len(parts) == 4 and parts[0].isdigit() and parts[2] == "in":
+                    found.setdefault((parts[0], parts[1]), {})[parts[3]] = archive[key]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise MilError("bad-input", f"can't read the steps {path}: {error}") from error
+    if not found:
+        raise MilError("bad-input", f"{path} holds no step")
+    return dict(sorted(found.items()))
+
+
+def _emit(events: TextIO, event: str, **fields: Any) -> None:
+    events.write(json.dumps({"schema": SCHEMA, "event": event, **fields}) + "\n")
+    events.flush()
+
+
+def _keep_stdout_for_events() -> TextIO:
+    """Give events a standard output of their own: what libraries print goes to standard error."""
+    sys.stdout.flush()
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return events
+
+
+def _end_with_stdin() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
