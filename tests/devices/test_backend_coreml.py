@@ -15,7 +15,7 @@ import pytest
 
 from edgekit.devices.coverage_coreml import read_coreml_coverage
 from edgekit.devices.runner import backend_coreml
-from edgekit.devices.runner.backend import Backend, load_backend
+from edgekit.devices.runner.backend import Backend, import_runtime, load_backend
 from edgekit.devices.runner.failures import RunError
 from edgekit.devices.runner.job import RunnerJob, parse_job
 from edgekit.devices.runner.replay import run_step
@@ -69,7 +69,8 @@ def macos() -> Iterator[None]:
 
 
 def load(path: Path, **fields: Any) -> Backend:
-    return load_backend(RunnerJob(runtime="coreml", model=str(path), steps="", outputs="", **fields))
+    job = RunnerJob(runtime="coreml", model=str(path), steps="", outputs="", **fields)
+    return load_backend(import_runtime(job), job)
 
 
 def run(backend: Backend, *ids: int, signature: str = "serving_default") -> np.ndarray:
