@@ -18,6 +18,7 @@ OFFERED: dict[str, tuple[Accelerator, ...]] = {
     "tflite-runtime": ("cpu",),
     BENCHMARK_MODEL: ("cpu",),
     "onnxruntime": ("cpu",),
+    "coreml": ("cpu", "coreml"),
     "tensorflow": ("cpu",),
     "torch": ("cpu",),
 }
@@ -25,6 +26,7 @@ OFFERED: dict[str, tuple[Accelerator, ...]] = {
 RUNTIMES: dict[str, tuple[str, ...]] = {
     "tflite": ("litert", "tflite-runtime", "litert-compiled", BENCHMARK_MODEL),
     "onnx": ("onnxruntime",),
+    "coreml": ("coreml",),
     "savedmodel": ("tensorflow",),
     "pt2": ("torch",),
 }
@@ -96,6 +98,8 @@ def _choose(target: str, facts: DeviceFacts, *, has_tool: bool) -> str:
         return here[0]
     if has_tool and BENCHMARK_MODEL in known:
         return BENCHMARK_MODEL
+    if target == "coreml":
+        raise RefusedError(f"{facts.address} runs no Core ML: bench such bundles on a Mac with coremltools")
     if facts.python is None and BENCHMARK_MODEL not in known:
         tool = "Google's benchmark_model runs TFLite files only"
         raise RefusedError(f"{target} files can't be run on {facts.address}: it has no Python, and {tool}")

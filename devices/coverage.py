@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgekit.devices.coverage_coreml import read_coreml_coverage
 from edgekit.measurement import Coverage, LeftBehind, OperatorTime
 
 DELEGATE = "DELEGATE"
@@ -31,6 +32,8 @@ def read_coverage(assignment: Mapping[str, Any], accelerator: str = "XNNPACK") -
         return found.model_copy(update={"note": "nodes of the first of its signatures"}) if several else found
     if assignment.get("format") == "onnxruntime":
         return _onnxruntime(assignment["parts"])
+    if assignment.get("format") == "coreml":
+        return read_coreml_coverage(assignment)
     return Coverage(actual="unknown", note="this runtime does not tell which node ran where")
 
 

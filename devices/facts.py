@@ -65,7 +65,10 @@ exit 0
 #: runs on any Python 3; one without importlib.metadata (3.7) has no runtime of ours
 _PYTHON = """
 import importlib.metadata as metadata
-for name, package in (("litert", "ai-edge-litert"), ("tflite-runtime",) * 2, ("onnxruntime",) * 2, ("numpy",) * 2):
+import sys
+pairs = [("litert", "ai-edge-litert"), ("tflite-runtime",) * 2, ("onnxruntime",) * 2, ("numpy",) * 2]
+pairs += [("coreml", "coremltools")] if sys.platform == "darwin" else []
+for name, package in pairs:
     try:
         print("runtime." + name + "=" + metadata.version(package))
     except metadata.PackageNotFoundError:

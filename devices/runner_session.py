@@ -121,6 +121,7 @@ class RunnerSession:
                     outputs=f"{self._device.folder}/{self._outputs}",
                     num_threads=self._settings.num_threads,
                     pin_cores=list(self._settings.pin_cores),
+                    compute_units=self._settings.compute_units if self._plan.accelerator == "coreml" else "cpu",
                     die_with_parent=True,
                     **fields,
                 )

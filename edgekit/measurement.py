@@ -14,6 +14,11 @@ Accelerator = Literal["cpu", "gpu", "nnapi", "npu", "edgetpu", "coreml"]
 ACCELERATORS: tuple[Accelerator, ...] = ("cpu", "gpu", "nnapi", "npu", "edgetpu", "coreml")
 
 
+#: what Core ML may use of a Mac's or an iPhone's units, with the accelerator coreml
+ComputeUnits = Literal["cpu", "cpu+gpu", "cpu+ane", "all"]
+COMPUTE_UNITS: tuple[ComputeUnits, ...] = ("cpu", "cpu+gpu", "cpu+ane", "all")
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -128,6 +133,7 @@ class Settings(_Record):
     op_profile: bool = False
     real_lengths: bool = True
     energy: bool = False
+    compute_units: ComputeUnits = "all"
     rounds: int = 1
 
 

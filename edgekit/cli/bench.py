@@ -46,6 +46,9 @@ def run_bench(
     interleave: Annotated[
         bool, typer.Option("--interleave", help="Run in turns, A B A B …, and print ratios.")
     ] = False,
+    compute_units: Annotated[
+        str, typer.Option(help="What --accelerator coreml may use: cpu, cpu+gpu, cpu+ane, all (on a Mac).")
+    ] = "all",
     rounds: Annotated[int, typer.Option(min=2, help="Turns of each, with --interleave.")] = 5,
     runtime: Annotated[
         str | None, typer.Option(help="litert, litert-compiled, tflite-runtime, onnxruntime; else the device's first.")
@@ -83,6 +86,7 @@ def run_bench(
     from edgekit.cli.measuring import (
         parse_cores,
         parse_duration,
+        parse_units,
         plan_cells,
         show_comparisons,
         show_outcomes,
@@ -112,6 +116,7 @@ def run_bench(
             op_profile=op_profile,
             real_lengths=real_lengths,
             energy=energy,
+            compute_units=parse_units(compute_units),
             rounds=rounds if interleave else 1,
         ),
         interleave=interleave,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgekit.devices.campaign import Cell, Outcome
+    from edgekit.measurement import ComputeUnits
     from edgekit.report.comparison import Comparison
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
@@ -36,6 +37,16 @@ def parse_cores(values: Sequence[str], option: str) -> tuple[int, ...]:
             raise typer.BadParameter(f"{item!r} is neither a core nor a range of cores: write 0,2-3", param_hint=option)
         cores += range(int(found[1]), int(found[2] or found[1]) + 1)
     return tuple(dict.fromkeys(cores))
+
+
+def parse_units(value: str) -> "ComputeUnits":
+    """Compute units of Core ML; a usage error for anything else."""
+    from edgekit.measurement import COMPUTE_UNITS
+
+    found = next((units for units in COMPUTE_UNITS if units == value), None)
+    if found is None:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(COMPUTE_UNITS)}", param_hint="--compute-units")
+    return found
 
 
 def plan_cells(bundles: Sequence[Path], devices: Sequence[str], accelerators: Sequence[str]) -> "tuple[Cell, ...]":
