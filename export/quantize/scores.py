@@ -18,14 +18,16 @@ from edgekit.devices.runner.backend import Backend, import_runtime, load_backend
 from edgekit.devices.runner.failures import RunError
 from edgekit.devices.runner.job import RunnerJob
 from edgekit.devices.runner.replay import run_step
-from edgekit.devices.runner.steps import Step, read_steps
-from edgekit.errors import EdgekitError
+from edgekit.devices.runner.steps import Arrays, Step, read_steps
+from edgekit.errors import EdgekitError, RefusedError
 from edgekit.export.describe import size_on_disk
 from edgekit.export.quantize.metrics import Logits, measure_distance
 from edgekit.export.quantize.mixture import mixture_of
 from edgekit.export.recipes import Recipe
+from edgekit.mil.failures import MilError
 from edgekit.proof.golden import Golden, read_golden, stack_outputs
 from edgekit.proof.parity import OUTPUT
+from edgekit.proof.replay import is_evaluated
 
 #: texts that a candidate is timed on, each beside the float32 file
 TIMED_TEXTS = 100
@@ -85,10 +87,9 @@ class Scorer:
             path = Path(folder) / self._source.name
             try:
                 self._make(recipe, path)
-                backend = self._load(path)
-                outputs = [run_step(backend, step) for step in self._steps]
-                latency = self._time(backend) if timed else {}
-            except (EdgekitError, RunError) as error:
+                outputs = self._evaluate(path) if is_evaluated(self._runtime) else self._run(path)
+                latency = self._time(path) if timed else {}
+            except (EdgekitError, RunError, MilError) as error:
                 return Score(recipe=recipe, error=str(error))
             logits = np.stack([np.asarray(produced[OUTPUT], np.float64).reshape(-1) for produced in outputs])
             facts = self._accuracy(logits) | self._distance(logits) | latency
@@ -100,6 +101,17 @@ class Scorer:
             copy(self._source, path)
             return
         self._compress(self._source, path, mixture_of(recipe, self._checkpoint, self._target), self._calibration)
+
+    def _run(self, path: Path) -> list[Arrays]:
+        backend = self._load(path)
+        return [run_step(backend, step) for step in self._steps]
+
+    def _evaluate(self, path: Path) -> list[Arrays]:
+        """A Core ML package off a Mac: the outputs as edgekit.mil computes them."""
+        from edgekit.mil.evaluator import load_evaluator
+
+        evaluator = load_evaluator(path)
+        return [evaluator.run(step.inputs) for step in self._steps]
 
     def _load(self, path: Path) -> Backend:
         job = RunnerJob(runtime=self._runtime, model=str(path), steps="", outputs="")
@@ -116,12 +128,14 @@ class Scorer:
         right = [float(np.mean(np.argmax(values, 1)[known] == labels[known])) for values in (logits, self._reference)]
         return {"texts": len(logits), "accuracy": right[0], "reference_accuracy": right[1]}
 
-    def _time(self, backend: Backend) -> dict[str, float]:
+    def _time(self, path: Path) -> dict[str, float]:
         """Medians of single texts, each run in turn by the float32 file and by the candidate: drift meets both."""
-        whole = self._load(self._source)
+        if is_evaluated(self._runtime):
+            raise RefusedError("Core ML is evaluated here, not run: latency can be compared on a Mac only")
+        whole, own = self._load(self._source), self._load(path)
         chosen = self._steps[:TIMED_TEXTS]
         samples = np.array(
-            [[_run_ms(each, step) for each in (whole, backend)] for _ in range(TIMED_ROUNDS) for step in chosen]
+            [[_run_ms(each, step) for each in (whole, own)] for _ in range(TIMED_ROUNDS) for step in chosen]
         )[len(chosen) :]  # the first round warms up
         whole_ms, own_ms = np.median(samples, axis=0)
         return {"latency_ms": float(own_ms), "latency_ratio": float(own_ms / whole_ms)}
