@@ -98,6 +98,7 @@ def test_no_package_index_in_reach_of_the_board(board: SshBoard) -> None:
         set_up(device)
 
 
+@pytest.mark.slow
 def test_the_boards_own_pip_and_index(board: SshBoard, wheels: Path) -> None:
     for wheel in wheels.iterdir():
         package = wheel.name.partition("-")[0].replace("_", "-")
@@ -120,6 +121,7 @@ def test_the_boards_own_pip_and_index(board: SshBoard, wheels: Path) -> None:
         assert device.facts().runtimes == {"tflite-runtime": "2.14.0"}
 
 
+@pytest.mark.slow
 def test_a_python_without_venv(board: SshBoard, wheels: Path) -> None:
     """As Debian without python3-venv's parts: a folder of packages and a script."""
     hidden = board.machine.path("/mnt/no-venv/venv.py")

@@ -171,7 +171,7 @@ def test_no_room_for_a_folder(ssh_board: SshBoard, tmp_path: Path) -> None:
 
 def test_a_transfer_that_is_cut_by_a_dropped_session(ssh_board: SshBoard, tmp_path: Path) -> None:
     with (tmp_path / "model").open("wb") as file:
-        file.truncate(600_000_000)
+        file.truncate(200_000_000)
     device = open_device("board").__enter__()
     arriving = ssh_board.machine.path(f"{device.folder}/model")
 

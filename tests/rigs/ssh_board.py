@@ -32,7 +32,9 @@ chown 2001:2001 /mnt/home
 mount --bind /mnt/rig/passwd /etc/passwd
 exec /usr/sbin/sshd -D -e -f /mnt/rig/sshd_config
 """
+# The post-quantum exchange that comes first otherwise costs each login 0.15 s.
 _SSHD = """
+KexAlgorithms curve25519-sha256
 HostKey /mnt/rig/host_key
 AuthorizedKeysFile /mnt/rig/authorized_keys
 StrictModes no
