@@ -96,7 +96,7 @@ class LeftBehind(_Record):
 
 
 class Coverage(_Record):
-    """What really ran where: `actual` names it as the runtime does ("XNNPACK", "CPU", "QNN"); None: it can't be told."""
+    """What really ran where: `actual` names it as the runtime does ("XNNPACK", "QNN"); None: it can't be told."""
 
     actual: str
     nodes: int | None = None
@@ -124,7 +124,7 @@ class Settings(_Record):
 
 
 class DeviceParity(_Record):
-    """Outputs on that device beside the golden ones, as `Parity` has it; `verdict` is not-run where they can't be had."""
+    """Outputs on that device beside the golden ones, as in `Parity`; `verdict` is not-run where they can't be had."""
 
     verdict: Literal["within-tolerance", "failed", "not-run"]
     steps: int = 0
