@@ -111,7 +111,7 @@ def _file_tensors(bundle: Bundle, step: int) -> list[tuple[str, NDArray[np.float
 
 
 def _source_outputs(bundle: Bundle, step: Step) -> list[tuple[str, Any]]:
-    """What each leaf of the source's module tree gives for a step, in the order of the calls: tensors with gradients."""
+    """What each leaf of the source's module tree gives for a step, in the order of the calls, with gradients."""
     import torch
 
     source = bundle.manifest.source
