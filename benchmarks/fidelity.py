@@ -22,6 +22,7 @@ from edgekit.checkpoint import embedded_checkpoint_path
 from edgekit.devices.local import LocalDevice
 from edgekit.devices.measure import measure_bundle
 from edgekit.measurement import Settings
+from edgekit.report.markdown import markdown_table
 from edgekit.statistics import ratio_of_medians
 
 COMMAND = "python benchmarks/fidelity.py"
@@ -48,7 +49,7 @@ def main() -> None:
         return
     rows = [measure(runtime, bundles, threads, TURNS) for threads in THREADS for runtime in ROWS]
     tables.save_result("fidelity", COMMAND, rows)
-    table = tables.markdown_table(HEADERS, [as_cells(row) for row in rows])
+    table = markdown_table(HEADERS, [as_cells(row) for row in rows])
     print(table)
     note = f"Made by `{COMMAND}`: {TURNS} turns of {RUNS} runs each, a fresh process for each turn of each side."
     tables.put_in_readme("fidelity", table, note)

@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import sys
 from types import ModuleType
 
 #: module → (extra that brings it, distribution names under which it may be installed)
@@ -69,6 +70,15 @@ def _hush_coremltools() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+
+def skip_frameworks() -> None:
+    """For a process that only reads Core ML packages: coremltools 9.0 imports these where they are installed, 5 s.
+
+    Nothing can import them afterwards, and coremltools converts nothing.
+    """
+    for name in ("sklearn", "tensorflow", "torch", "transformers"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # an import of it raises ImportError
 
 
 def check_installed(modules: tuple[str, ...], needed_for: str) -> None:

@@ -7,14 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit import extras
 from edgekit.bundle import MANIFEST, TOKENIZER, Bundle, open_bundle, read_labels
 from edgekit.checkpoint import Checkpoint, load_checkpoint
-from edgekit.program import FRAMEWORKS, Framework
 from edgekit.proof.golden import Golden, stack_outputs, text_steps, write_golden
 from edgekit.proof.parity import OUTPUT
 from edgekit.proof.replay import replay_steps
-from edgekit.sources.checkpoint import build_program
+from edgekit.sources.checkpoint import checkpoint_logits
 from edgekit.text.processor import Processor
 
 Prediction = tuple[tuple[str, float], ...]  # (label, probability), the most probable first
@@ -49,25 +47,7 @@ def _bundle_logits(bundle: Bundle, texts: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _checkpoint_logits(checkpoint: Checkpoint, texts: Sequence[str]) -> NDArray[np.float64]:
-    program = build_program(checkpoint, _usable_framework(checkpoint))
-    ids, mask = checkpoint.processor.encode_padded(texts, checkpoint.config.max_length)
-    if program.framework == "torch":
-        import torch
-
-        with torch.inference_mode():
-            logits = program.module(torch.from_numpy(ids), torch.from_numpy(mask))
-    else:
-        logits = program.module((ids, mask), training=False)
-    return np.asarray(logits, dtype=np.float64)
-
-
-def _usable_framework(checkpoint: Checkpoint) -> Framework:
-    """The framework that trained the checkpoint, or the other one where only that is installed: same weights."""
-    others = [name for name in FRAMEWORKS if name != checkpoint.framework]
-    usable = [name for name in (checkpoint.framework, *others) if extras.is_installed(name)]
-    if not usable:
-        extras.check_installed((checkpoint.framework,), f"predicting with the checkpoint {checkpoint.name}")
-    return usable[0]
+    return checkpoint_logits(checkpoint, *checkpoint.processor.encode_padded(texts, checkpoint.config.max_length))
 
 
 def _most_probable(labels: Sequence[str], logits: NDArray[np.float64], top_k: int) -> Prediction:

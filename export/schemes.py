@@ -109,7 +109,8 @@ class Tolerance:
 #: trained models of 5 and 10 languages in TFLite and ONNX: 2 to 4 times the worst |Δ| seen, 3 to 5 times the worst
 #: share of labels. They then held on the embedded model (int16x8 the closest: 0.130). They catch a broken file (a
 #: range cut off, wrong scales), and are no promise of quality, for which the accuracy is measured. Those of palettes
-#: are by analogy with integers of as many bits: Core ML was not run. Models of random weights can miss them.
+#: were set by analogy with integers of as many bits; evaluated on the embedded model, palettes reach 0.17 (4 bits),
+#: 0.053 (6) and 0.017 (8). Models of random weights can miss them.
 TOLERANCES = {
     "none": Tolerance(relative=1e-5),
     "fp16": Tolerance(relative=2e-2),

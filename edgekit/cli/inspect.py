@@ -27,11 +27,14 @@ def run_inspect(
     from edgekit.bundle import MANIFEST, open_bundle
     from edgekit.cli.output import print_json
     from edgekit.export.describe import describe_file
+    from edgekit.extras import skip_frameworks
 
     manifest = None
     if (path / MANIFEST).is_file():
         bundle = open_bundle(path)
         manifest, path = bundle.manifest, bundle.model_path
+    if path.suffix == ".mlpackage":
+        skip_frameworks()
     description = describe_file(path)
     if as_json:
         shown = {"file": str(path), "description": description.model_dump(mode="json")}

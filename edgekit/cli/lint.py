@@ -28,9 +28,11 @@ def run_lint(
     """
     from edgekit.cli.output import print_json, stderr
     from edgekit.export.lint_coreml import lint_mlpackage
+    from edgekit.extras import skip_frameworks
 
     _check_accelerator(accelerator)
     package = _package(path)
+    skip_frameworks()
     findings = lint_mlpackage(package)
     back = sum(finding.effect == "falls back" for finding in findings)
     if as_json:

@@ -2,7 +2,8 @@
 
 It takes the jobs and gives the events of the runner on devices (runtime "coreml"), so that edgekit handles both alike:
 JSON lines on standard output, {"schema": 1, "event": "loaded" | "done" | "error", ...}; exit code 0, 2 for a job that
-is none, 3 with an error event. A job may name a `precision`, as the evaluator knows them.
+is none, 3 with an error event. A job may name a `precision`, as the evaluator knows them, and with `random_steps` the
+process writes that many steps of random inputs to the file `steps` before it reads them.
 """
 
 import json
@@ -11,12 +12,12 @@ import sys
 import threading
 import time
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
 SCHEMA = 1
-#: coremltools 9.0 imports these where they are installed: 6 s and 700 MB for libraries that nothing here needs
-_UNNEEDED = ("sklearn", "tensorflow", "torch")
+_SIGNATURE = "serving_default"  # edgekit's name for the only entry of a file, everywhere
 _FIELDS = {
     "schema": int,
     "runtime": str,
@@ -26,6 +27,7 @@ _FIELDS = {
     "num_threads": int,
     "die_with_parent": bool,
     "precision": str,
+    "random_steps": int,
 }
 _REQUIRED = ("runtime", "model", "steps", "outputs")
 
@@ -35,10 +37,10 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("usage: python -P -m edgekit.mil JOB.json\n")
         return 2
-    for name in _UNNEEDED:
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # an import of it raises ImportError
     from edgekit.mil.failures import MilError, first_line
+    from edgekit.mil.package import hide_frameworks
 
+    hide_frameworks()
     events = _keep_stdout_for_events()
     try:
         job = _read_job(arguments[0])
@@ -57,9 +59,9 @@ def main(arguments: list[str]) -> int:
 def _run(job: dict[str, Any], events: TextIO) -> None:
     import numpy as np
 
-    from edgekit.mil.evaluator import load_evaluator
+    from edgekit.mil.evaluator import holds_float16, load_evaluator, operation_kinds
 
-    steps = _read_steps(job["steps"])
+    steps = {} if job.get("random_steps") else _read_steps(job["steps"])
     started = time.monotonic()
     evaluator = load_evaluator(Path(job["model"]), precision=job.get("precision", "program"))
     _emit(
@@ -68,8 +70,12 @@ def _run(job: dict[str, Any], events: TextIO) -> None:
         runtime=job["runtime"],
         version=f"edgekit's evaluator, numpy {np.__version__}",
         signatures=_described(evaluator),
+        operations=dict(Counter(operation_kinds(evaluator))),
+        float16=holds_float16(evaluator),
         load_s=round(time.monotonic() - started, 4),
     )
+    if job.get("random_steps"):
+        steps = _write_random_steps(evaluator, job["random_steps"], job["steps"])
     started = time.monotonic()
     outputs: dict[str, Any] = {}
     non_finite: dict[str, int] = {}
@@ -138,6 +144,22 @@ def _read_steps(path: str) -> dict[tuple[str, str], dict[str, Any]]:
     if not found:
         raise MilError("bad-input", f"{path} holds no step")
     return dict(sorted(found.items()))
+
+
+def _write_random_steps(evaluator: Any, count: int, path: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Steps of the first function, written where a runner reads steps from."""
+    import numpy as np
+
+    from edgekit.mil.samples import random_inputs
+
+    function = next(iter(evaluator.inputs))
+    steps = {(f"{seed:05d}", function or _SIGNATURE): random_inputs(evaluator, function, seed) for seed in range(count)}
+    arrays: dict[str, Any] = {
+        f"{number}/{name}/in/{key}": v for (number, name), given in steps.items() for key, v in given.items()
+    }
+    with Path(path).open("wb") as stream:
+        np.savez(stream, **arrays)
+    return steps
 
 
 def _emit(events: TextIO, event: str, **fields: Any) -> None:

@@ -10,7 +10,7 @@ from edgekit.mil import operations
 from edgekit.mil.failures import MilError, first_line
 from edgekit.mil.package import Package, open_package
 from edgekit.mil.ports import Port, check_input, input_ports, output_ports
-from edgekit.mil.program import Block, Function, Name, Operation, read_functions
+from edgekit.mil.program import Block, Function, Name, Operation, all_operations, read_functions
 from edgekit.mil.registry import OPERATIONS
 from edgekit.mil.values import Array, PackedIntegers, Precision, check_shape, round_to
 
@@ -191,9 +191,17 @@ def load_evaluator(path: Path, *, precision: Precision = "program") -> Evaluator
     return Evaluator(open_package(path), precision=precision)
 
 
+def holds_float16(evaluator: Evaluator) -> bool:
+    """Whether a program declares any value as float16."""
+    return any(
+        declared.data_type == "FLOAT16"
+        for function in evaluator.functions.values()
+        for operation in all_operations(function.block)
+        for _, declared in operation.outputs
+    )
+
+
 def operation_kinds(evaluator: Evaluator) -> Iterator[str]:
     """The kind of each operation of all functions, in order."""
-    from edgekit.mil.program import all_operations
-
     for function in evaluator.functions.values():
         yield from (operation.kind for operation in all_operations(function.block))

@@ -38,9 +38,12 @@ class Replay:
     loaded: dict[str, Any]
 
 
-def replay_steps(model: Path, runtime: str, steps: Path, *, num_threads: int = 1, timeout_s: float = 900) -> Replay:
+def replay_steps(
+    model: Path, runtime: str, steps: Path, *, num_threads: int = 1, timeout_s: float = 900, random_steps: int = 0
+) -> Replay:
     """Load `model` in a fresh process and feed it the inputs of every step of the file `steps`.
 
+    With `random_steps`, that many steps are drawn first and written to `steps`: for what edgekit evaluates only.
     Raises RunnerError: the runtime is missing, refuses the file, crashes, or hangs.
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-replay-") as folder:
@@ -53,6 +56,7 @@ def replay_steps(model: Path, runtime: str, steps: Path, *, num_threads: int = 1
                 outputs=str(outputs),
                 num_threads=num_threads,
                 die_with_parent=True,
+                **({"random_steps": random_steps} if random_steps else {}),
             )
         )
         argv = [sys.executable, "-P", "-m", runner_module(runtime), str(job)]

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit import extras
 from edgekit.checkpoint import Checkpoint, content_sha256, load_checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.extras import require
-from edgekit.program import Framework, Program, Signature, SourceRef, TensorSpec
+from edgekit.program import FRAMEWORKS, Framework, Program, Signature, SourceRef, TensorSpec
 
 SIGNATURE = "serving_default"  # the name that TensorFlow's and TFLite's tools look for when none is given
 
@@ -72,3 +76,25 @@ def open_source(source: SourceRef, *, length: int | None = None) -> Program:
     if content_sha256(path) != source.sha256:
         raise CheckpointError(f"{path} has changed since this export began; start it again")
     return build_program(load_checkpoint(path), source.framework, length=length)
+
+
+def checkpoint_logits(checkpoint: Checkpoint, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float64]:
+    """The logits of ids and mask int32 [n, length], as the framework that trained the checkpoint computes them."""
+    program = build_program(checkpoint, usable_framework(checkpoint))
+    if program.framework == "torch":
+        import torch
+
+        with torch.inference_mode():
+            logits = program.module(torch.from_numpy(ids), torch.from_numpy(mask))
+    else:
+        logits = program.module((ids, mask), training=False)
+    return np.asarray(logits, dtype=np.float64)
+
+
+def usable_framework(checkpoint: Checkpoint) -> Framework:
+    """The framework that trained the checkpoint, or the other one where only that is installed: same weights."""
+    others = [name for name in FRAMEWORKS if name != checkpoint.framework]
+    usable = [name for name in (checkpoint.framework, *others) if extras.is_installed(name)]
+    if not usable:
+        extras.check_installed((checkpoint.framework,), f"predicting with the checkpoint {checkpoint.name}")
+    return usable[0]
