@@ -41,7 +41,8 @@ def row_of(outcome: dict[str, Any]) -> dict[str, Any]:
     model = manifest["model"]
     files = [record for name, record in manifest["files"].items() if name.split("/")[0] == model]
     evidence = manifest["scheme_details"].get("evidence", {})
-    return row | {
+    recipe = manifest["scheme_details"].get("recipe")
+    return row | ({"recipe": recipe} if recipe else {}) | {
         "checkpoint": Path(manifest["source"]["path"]).name,
         "checkpoint_sha256": manifest["source"]["sha256"],
         "size_bytes": sum(record["size_bytes"] for record in files),
