@@ -1,11 +1,9 @@
 """Reads a Core ML package: what can be checked without macOS, which is everything but the numbers.
 
 The specification is read again, and each weight is looked up in the blob file: its header must be there and agree in
-type and size with what the program declares (coremltools' mlmodel/src/MILBlob/Blob/StorageFormat.hpp).
+type and size with what the program declares (edgekit.mil.blobs).
 """
 
-import math
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,18 +17,11 @@ from edgekit.export.describe import (
     summarize,
 )
 from edgekit.extras import require
+from edgekit.mil.blobs import BlobFiles
+from edgekit.mil.failures import MilError
 
 SIGNATURE = "serving_default"  # a package of one function has no name for it: the one that edgekit gives everywhere
 SPEC = Path("Data", "com.apple.CoreML", "model.mlmodel")
-_MODEL_PATH = "@model_path/"
-_SENTINEL = 0xDEADBEEF
-_METADATA = struct.Struct("<IIQQ")  # sentinel, type, bytes, offset of the data
-#: MIL's name → (bits of one element, the blob file's code)
-_TYPES = {
-    "FLOAT16": (16, 1), "FLOAT32": (32, 2), "UINT8": (8, 3), "INT8": (8, 4), "BFLOAT16": (16, 5), "INT16": (16, 6),
-    "UINT16": (16, 7), "INT4": (4, 8), "UINT1": (1, 9), "UINT2": (2, 10), "UINT4": (4, 11), "UINT3": (3, 12),
-    "UINT6": (6, 13), "INT32": (32, 14), "UINT32": (32, 15),
-}  # fmt: skip
 
 
 def describe_mlpackage(path: Path) -> FileDescription:
@@ -52,7 +43,7 @@ def describe_mlpackage(path: Path) -> FileDescription:
             operators=[operation.type for operation in operations if operation.type != "const"],
             tensors=list(_Weights(path, coremltools.proto.MIL_pb2).constants(operations)),
         )
-    except (BundleError, KeyError, ValueError) as error:
+    except (BundleError, MilError, KeyError, ValueError) as error:
         raise BundleError(f"{path} is broken: {error}") from error
 
 
@@ -121,9 +112,8 @@ class _Weights:
     """The constants of a program that live in blob files inside the package."""
 
     def __init__(self, package: Path, mil: Any) -> None:
-        self.folder = (package / SPEC).parent
+        self.blobs = BlobFiles((package / SPEC).parent)
         self.type_name = mil.DataType.Name
-        self.blobs: dict[str, bytes] = {}
 
     def constants(self, operations: list[Any]) -> Iterator[TensorDescription]:
         """Each constant once, checked against its blob."""
@@ -142,28 +132,5 @@ class _Weights:
     def _constant(self, name: str, tensor: Any, blob: Any) -> TensorDescription:
         dtype = self.type_name(tensor.dataType)
         shape = tuple(int(dimension.constant.size) for dimension in tensor.dimensions)
-        bits, code = _TYPES[dtype]
-        expected = math.ceil(math.prod(shape) * bits / 8)
-        content = self._blob(blob.fileName)
-        if blob.offset + _METADATA.size > len(content):
-            raise BundleError(f"the weight {name!r} lies beyond the end of {blob.fileName}")
-        sentinel, stored_code, size, start = _METADATA.unpack_from(content, blob.offset)
-        if sentinel != _SENTINEL or stored_code != code or size != expected:
-            raise BundleError(
-                f"the weight {name!r} is not at its place in {blob.fileName}, or not {dtype} {list(shape)}"
-            )
-        if start + size > len(content):
-            raise BundleError(f"{blob.fileName} is truncated: the weight {name!r} ends beyond its end")
-        return TensorDescription(name=name, dtype=dtype.lower(), shape=shape, bytes=size)
-
-    def _blob(self, name: str) -> bytes:
-        if name not in self.blobs:
-            relative = Path(name.removeprefix(_MODEL_PATH))
-            file = self.folder / relative
-            inside = name.startswith(_MODEL_PATH) and not relative.is_absolute() and ".." not in relative.parts
-            if not inside or file.is_symlink() or file.parent.is_symlink():
-                raise BundleError(f"its program names weights outside the package: {name!r}")
-            if not file.is_file():
-                raise BundleError(f"its weights {relative} are missing")
-            self.blobs[name] = file.read_bytes()
-        return self.blobs[name]
+        content = self.blobs.locate(name, blob.fileName, blob.offset, dtype, shape)
+        return TensorDescription(name=name, dtype=dtype.lower(), shape=shape, bytes=len(content))
