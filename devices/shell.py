@@ -111,7 +111,7 @@ class ShellDevice:
         """Run a command in `folder` to its end, as the protocol says."""
         name, marker = secrets.token_hex(4), f"edgekit-{secrets.token_hex(8)}"
         variables = ["env", *(f"{key}={value}" for key, value in env.items())] if env else []
-        command = remote_script(scripts.RUN, self.folder, name, marker, *variables, *argv)
+        command = remote_script(scripts.RUN, self.folder, name, marker, scripts.START, *variables, *argv)
         between = _Between(marker, on_line).take if on_line else None
         try:
             run = run_process(self._link.argv(command), timeout_s=timeout_s, on_line=between, env={"LC_ALL": "C"})

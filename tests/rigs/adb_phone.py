@@ -33,7 +33,8 @@ mount -t tmpfs -o mode=1777,size=256k tmpfs data/small
 chown 2000:2000 data/local/tmp
 user="--reuid 2000 --regid 2000 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs"
 variables="PATH=/system/bin:/usr/bin:/bin HOME=/data/local/tmp ADBD_PORT=$port"
-exec chroot . setpriv $user env -i $variables /usr/sbin/adbd
+# The first process keeps its user: with another it would no longer end with the tests.
+exec chroot . sh -c "setpriv $user env -i $variables /usr/sbin/adbd & wait"
 """
 
 

@@ -10,6 +10,8 @@ if [[ $(id -u) != 0 ]]; then
 fi
 
 main=(openssh-server openssh-client iproute2 util-linux mmdebstrap arch-test)
+# The shells of boards and phones: the first of small images, the second of Android.
+main+=(busybox mksh toybox)
 # What the tests of the results store and of the report's page need.
 main+=(postgresql chromium)
 # From backports: bookworm has no adbd, and with its qemu 7.2 ai-edge-litert and onnxruntime end in SIGSEGV.

@@ -1,8 +1,10 @@
 """A machine of its own inside this one: its own network, host name, mounts and processes, all of which end with it."""
 
+import contextlib
 import itertools
 import os
 import shutil
+import signal
 import site
 import subprocess
 import sys
@@ -97,7 +99,8 @@ class Machine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):  # a test may have ended it
+            os.kill(self.pid, signal.SIGKILL)  # the first process takes all others along
         self._process.wait()
 
     def _first_process(self) -> int:
