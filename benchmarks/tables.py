@@ -42,15 +42,19 @@ def row_of(outcome: dict[str, Any]) -> dict[str, Any]:
     files = [record for name, record in manifest["files"].items() if name.split("/")[0] == model]
     evidence = manifest["scheme_details"].get("evidence", {})
     recipe = manifest["scheme_details"].get("recipe")
-    return row | ({"recipe": recipe} if recipe else {}) | {
-        "checkpoint": Path(manifest["source"]["path"]).name,
-        "checkpoint_sha256": manifest["source"]["sha256"],
-        "size_bytes": sum(record["size_bytes"] for record in files),
-        "parity": manifest["parity"],
-        "accuracy": manifest["accuracy"],
-        "requires": manifest["requires"],
-        "evidence": {name: value for name, value in evidence.items() if name != "largest"},
-    }
+    return (
+        row
+        | ({"recipe": recipe} if recipe else {})
+        | {
+            "checkpoint": Path(manifest["source"]["path"]).name,
+            "checkpoint_sha256": manifest["source"]["sha256"],
+            "size_bytes": sum(record["size_bytes"] for record in files),
+            "parity": manifest["parity"],
+            "accuracy": manifest["accuracy"],
+            "requires": manifest["requires"],
+            "evidence": {name: value for name, value in evidence.items() if name != "largest"},
+        }
+    )
 
 
 def check_same_row(name: str, saved: dict[str, Any], now: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Quantized means quantized: what became of each weight, and the errors for schemes that took on nothing.
 
 Quantizers skip what they don't know and say nothing, and some recipes change no weight at all. So every written file
-is read back: each large matrix must be stored in integers, and its values, unpacked, must differ from the source's by
+is read back: each matrix must be stored in integers, and its values, unpacked, must differ from the source's by
 more than nothing and by no more than one step.
 """
 
@@ -18,8 +18,6 @@ from edgekit.export.jobs import Evidence, WeightEvidence
 
 Floats = NDArray[np.float32]
 
-#: a matrix with this share of all elements of matrices may not stay in float
-LARGE_SHARE = 0.02
 #: rounding moves a weight by half a step; scales that are themselves rounded, and ranges cut for accuracy, by more
 LARGEST_STEPS = 1.001
 SHOWN = 10
@@ -50,24 +48,22 @@ def check_quantized(
     source: Mapping[str, Floats],
     stored: Mapping[str, StoredWeight],
     wanted: Mapping[str, str],
-    *,
-    each: bool = False,
 ) -> Evidence:
     """Compare the quantized weights of a file with the float32 ones they were made from, by name.
 
     `wanted` are the weights that were to be quantized (those of products and tables), and the scheme of each; `scheme`
-    names the whole. Raises ExportError, naming the tensor, where none was quantized, a large one (with `each`: any) was
-    left in float or has another type than its scheme's, or stored values are not the source's to within one step.
+    names the whole. Raises ExportError, naming the tensor, where none was quantized, one was left in float or has
+    another type than its scheme's, or stored values are not the source's to within one step.
     """
     total = sum(values.size for values in source.values() if is_matrix(values.shape))
     if not any(name in stored for name in wanted):
         raise ExportError(f"{scheme} did not take: not one of {len(wanted)} matrices of weights is quantized")
     for name in sorted(wanted, key=lambda name: (-source[name].size, name)):
         values = source[name]
-        if name not in stored and (each or values.size >= LARGE_SHARE * total):
+        if name not in stored:
             share = f"{100 * values.size / total:.0f} % of all"
             raise ExportError(f"{scheme} left {name!r} {list(values.shape)} in float32, {share} weights of matrices")
-        if name in stored and stored[name].dtype not in DTYPES[wanted[name]]:
+        if stored[name].dtype not in DTYPES[wanted[name]]:
             asked = f"{stored[name].dtype}, not as {wanted[name]} has it"
             raise ExportError(f"{scheme} did not take: {name!r} is stored as {asked}")
     weights = [_compare(scheme, name, source[name], stored[name]) for name in source if name in stored]

@@ -15,7 +15,6 @@ from edgekit.export.quantize.mixture import Mixture, wanted_weights
 from edgekit.export.quantize.modules import Node
 from edgekit.export.quantize.nodes import onnx_nodes
 from edgekit.export.quantize.onnx_weights import float_weights, quantized_weights
-from edgekit.export.schemes import CALIBRATED
 from edgekit.export.to_onnx import write_model
 from edgekit.proof.golden import read_golden
 
@@ -37,11 +36,9 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
     floats = float_weights(source)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
-        model = _load(source)
-        if any(scheme not in CALIBRATED for scheme in asked.used):  # onnxruntime would do it, with names of its own
-            tool = ONNXModel(model)
-            tool.replace_gemm_with_matmul()
-            model = tool.model
+        tool = ONNXModel(_load(source))
+        tool.replace_gemm_with_matmul()  # onnxruntime would do it on the way, with names of its own
+        model = tool.model
         nodes = onnx_nodes(model)
         chosen = {asked.scheme: nodes} if asked.schemes is None else asked.select_nodes(nodes, floats)
         onnx.save(model, path)

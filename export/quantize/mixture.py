@@ -37,7 +37,7 @@ class Mixture:
     def check(
         self, source: Mapping[str, Floats], stored: Mapping[str, StoredWeight], wanted: Mapping[str, str]
     ) -> Evidence | None:
-        """What the quantizer took on; raises ExportError as `check_quantized` does, in a mixture for any weight.
+        """What the quantizer took on; raises ExportError as `check_quantized` does.
 
         None where no weight was to be quantized, but activations: the file's operators must then have changed.
         """
@@ -45,7 +45,7 @@ class Mixture:
             return None
         if not wanted:
             raise ExportError(f"{self.scheme} changes nothing: no weight of the file belongs to a module that it names")
-        return check_quantized(self.scheme, source, stored, wanted, each=self.schemes is not None)
+        return check_quantized(self.scheme, source, stored, wanted)
 
     def select_nodes(self, nodes: Sequence[Node], constants: Mapping[str, Floats]) -> dict[str, list[Node]]:
         """The operators of each scheme; only for a mixture of schemes."""

@@ -25,9 +25,9 @@ def rounded(source: NDArray[np.float32]) -> StoredWeight:
     return stored(np.round(source / STEP) * STEP)
 
 
-def check(source: dict[str, NDArray[np.float32]], found: dict[str, StoredWeight], *, each: bool = False) -> Evidence:
+def check(source: dict[str, NDArray[np.float32]], found: dict[str, StoredWeight]) -> Evidence:
     wanted = {name: "int8" for name, values in source.items() if values.ndim > 1}
-    return check_quantized("int8", source, found, wanted, each=each)
+    return check_quantized("int8", source, found, wanted)
 
 
 def stored(values: NDArray[np.float32]) -> StoredWeight:
