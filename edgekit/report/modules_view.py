@@ -16,9 +16,10 @@ def module_blocks(part: ModulesPart) -> list[Block]:
     blocks: list[Block] = []
     if part.remarks:
         blocks.append(Text(sentences=part.remarks, as_list=len(part.remarks) > 1, tone="warn"))
-    for lines in (part.why, part.headroom):
-        if lines:
-            blocks.append(Text(sentences=tuple(f"{each.subject}: {each.text}" for each in lines), as_list=True))
+    if part.why:
+        blocks.append(Text(sentences=tuple(f"Why {each.subject}: {each.text}" for each in part.why), as_list=True))
+    if part.headroom:
+        blocks.append(Text(sentences=tuple(f"{each.subject}: {each.text}" for each in part.headroom), as_list=True))
     ordered = sorted(part.modules, key=lambda module: -_worst(module))
     many = len(ordered) > _MOST
     shown = {module.name for module in ordered[:_MOST]}

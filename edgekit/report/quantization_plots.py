@@ -34,7 +34,7 @@ class Heat:
 
 
 def front_plot(points: Sequence[Point], *, x_unit: str, y_name: str, label: str) -> str:
-    """Files as dots with their intervals; those on the front are joined by a line."""
+    """Files as dots with their intervals; a line joins those that no other beats in these two."""
     drawing = Drawing(width=WIDTH, height=_BOTTOM + 36, label=label)
     span = max(point.x for point in points) * 1.12 or 1.0
     x = Scale(low=0.0, high=span, start=_LEFT, end=_RIGHT)
@@ -49,13 +49,21 @@ def front_plot(points: Sequence[Point], *, x_unit: str, y_name: str, label: str)
         drawing.line(x(tick), _TOP, x(tick), _BOTTOM, "grid")
         drawing.text(x(tick), _BOTTOM + 16, f"{tick:,g}", "label quiet", "middle")
     drawing.text(_RIGHT, _BOTTOM + 32, x_unit, "label quiet", "end")
-    front = sorted((point.x, point.y) for point in points if point.on_front)
-    drawing.curve([(x(a), y(b)) for a, b in front], "series")
+    drawing.curve([(x(a), y(b)) for a, b in _steps(points)], "series")
     for point in points:
         drawing.line(x(point.x), y(point.low), x(point.x), y(point.high), "tail")
     for point in points:
         drawing.point(x(point.x), y(point.y), 7, "dot good" if point.on_front else "dot", point.tip)
     return drawing.render()
+
+
+def _steps(points: Sequence[Point]) -> list[tuple[float, float]]:
+    """From the least cost on, each file that is better than all that cost less."""
+    steps: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda each: (each.x, -each.y)):
+        if not steps or point.y > steps[-1][1]:
+            steps.append((point.x, point.y))
+    return steps
 
 
 def heat_plot(names: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[Heat]], label: str) -> str:

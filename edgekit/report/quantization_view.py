@@ -29,8 +29,9 @@ def _group_blocks(group: SchemeGroup, *, several: bool) -> list[Block]:
         blocks.append(Text(sentences=(f"{prefix}{group.advice.text}",)))
     blocks += [_summary_table(group, named), *_front_figures(group, named)]
     if group.slow:
-        blocks.append(Text(sentences=("Why not faster:",)))
-        blocks.append(Text(sentences=tuple(f"{each.subject}: {each.text}" for each in group.slow), as_list=True))
+        blocks.append(
+            Text(sentences=tuple(f"Why not faster: {each.subject}: {each.text}" for each in group.slow), as_list=True)
+        )
     blocks += [
         Panel(title=f"Time by kind of operator: {named}", blocks=tables) for tables in (_times(group),) if tables
     ]
@@ -82,7 +83,7 @@ def _summary_row(group: SchemeGroup, row: SchemeRow) -> tuple[Cell, ...]:
 def _remarks(group: SchemeGroup, row: SchemeRow) -> list[str]:
     remarks = ["on the front"] if row.bundle in group.front else []
     if row.measurement and row.measurement.verdict != "valid":
-        remarks.append(f"latency is {row.measurement.verdict}: {'; '.join(row.measurement.evidence)}")
+        remarks.append(f"latency is {row.measurement.verdict}")
     return [*remarks, *([row.note] if row.note else [])]
 
 
@@ -123,7 +124,7 @@ def _front_figures(group: SchemeGroup, named: str) -> list[Block]:
                 Figure(
                     title=f"{named}: {name.split(',')[0]} by {what}",
                     svg=front_plot(points, x_unit=unit, y_name=name, label=f"{name} by {unit}"),
-                    caption="Green: no other file beats it in size, latency and accuracy at once. Line: 95 % interval.",
+                    caption="Green: nothing beats it in size, latency and accuracy at once. Upright: 95 % intervals.",
                     hint=_HINT,
                 )
             )

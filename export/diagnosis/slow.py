@@ -128,9 +128,10 @@ def _sentence(evidence: dict[str, Any]) -> str:
         parts.append(
             f"quantizing and dequantizing take {milliseconds(evidence['conversions_ms'])} ({share} of its time)"
         )
-    grown = [(kind, b - a) for kind, a, b in evidence["kinds"] if b - a > 0.02 * total][:_MOST_NAMED]
+    named = {**evidence["outside_ms"], **evidence["float_ms"]}
+    grown = [(kind, b - a) for kind, a, b in evidence["kinds"] if b - a > 0.02 * total and kind not in named]
     if grown:
-        told = ", ".join(f"{kind} (+{milliseconds(ms)})" for kind, ms in grown)
+        told = ", ".join(f"{kind} (+{milliseconds(ms)})" for kind, ms in grown[:_MOST_NAMED])
         parts.append(f"more time than in float32 goes to {told}")
     if evidence["lacking"]:
         parts.append(f"this processor has no {' or '.join(evidence['lacking'])}, the fast path of int8 products")
