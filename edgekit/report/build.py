@@ -7,6 +7,8 @@ from typing import Literal, get_args
 from edgekit import __version__
 from edgekit.report.devices_view import devices_section
 from edgekit.report.document import DevicesPart, Report
+from edgekit.report.quantization import QuantizationPart
+from edgekit.report.quantization_view import quantization_section
 from edgekit.report.sections import Section
 
 Format = Literal["json", "markdown", "html"]
@@ -21,15 +23,18 @@ SUFFIXES: dict[str, Format] = {
 }
 
 
-def build_report(*, title: str, devices: DevicesPart | None = None) -> Report:
+def build_report(
+    *, title: str, devices: DevicesPart | None = None, quantization: QuantizationPart | None = None
+) -> Report:
     """A report of these parts, made now."""
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return Report(edgekit=__version__, created=created, title=title, devices=devices)
+    return Report(edgekit=__version__, created=created, title=title, devices=devices, quantization=quantization)
 
 
 def report_sections(report: Report) -> tuple[Section, ...]:
     """Its sections, in the order in which they are read; new parts of a report join here."""
-    return (devices_section(report.devices),) if report.devices else ()
+    first = (quantization_section(report.quantization),) if report.quantization else ()
+    return (*first, *((devices_section(report.devices),) if report.devices else ()))
 
 
 def render_report(report: Report, form: Format) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from edgekit.measurement import Measurement
+from edgekit.report.quantization import QuantizationPart
 from edgekit.statistics import Summary
 
 
@@ -49,6 +50,7 @@ class Report(_Record):
     edgekit: str
     created: str
     title: str
+    quantization: QuantizationPart | None = None
     devices: DevicesPart | None = None
 
 

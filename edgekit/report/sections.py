@@ -36,11 +36,15 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A plot as inline SVG, and the sentence under it; what it shows is in tables too, for formats without pictures."""
+    """A plot as inline SVG, and the sentence under it; what it shows is in tables too, for formats without pictures.
+
+    `hint` stands where a point's own words appear once it is pointed at; "" for a plot without such points.
+    """
 
     title: str
     svg: str
     caption: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,17 @@ class Drawing:
         size = f'width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}"'
         self.shapes.append(f'<rect x="{x:.1f}" y="{y:.1f}" {size} class="{css}">{_tip(tip)}</rect>')
 
+    def point(self, x: float, y: float, r: float, css: str, tip: str) -> None:
+        """A dot that can be pointed at, tapped, or reached by the keyboard: the page then shows its `tip`."""
+        told = escape(tip)
+        place = f'cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}" class="point {css}"'
+        self.shapes.append(f'<circle {place} tabindex="0" role="button" aria-label="{told}" data-tip="{told}"/>')
+
+    def heat(self, x: float, y: float, width: float, height: float, css: str, opacity: float, tip: str) -> None:
+        """A cell whose colour is as strong as `opacity`, in [0, 1]; the page shows its `tip` when it is pointed at."""
+        size = f'width="{width:.1f}" height="{height:.1f}" fill-opacity="{opacity:.2f}"'
+        self.shapes.append(f'<rect x="{x:.1f}" y="{y:.1f}" {size} class="point {css}" data-tip="{escape(tip)}"/>')
+
     def curve(self, points: Sequence[tuple[float, float]], css: str) -> None:
         """A line through points."""
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -80,6 +80,13 @@ class Processor:
         except (TypeError, UnicodeEncodeError) as error:
             raise DataError(f"can't tokenize a text that is not valid Unicode: {_first_bad(texts)!a}") from error
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, without special tokens: as it was normalized and cut, not as it was written."""
+        word_pieces = isinstance(self._tokenizer.model, models.WordPiece)
+        tokens = [self._tokenizer.id_to_token(index) or "" for index in ids if index >= len(SPECIAL_TOKENS)]
+        decoder = decoders.WordPiece() if word_pieces else decoders.ByteLevel()
+        return str(decoder.decode(tokens)).strip()
+
     def with_cuts(self) -> "Processor":
         """Return a processor for training on varied text: the same, but a piece also ends at each CUT in a text.
 

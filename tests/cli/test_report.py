@@ -4,10 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edgekit.bundle import MANIFEST, file_sha256
+from edgekit.bundle import GOLDEN, MANIFEST, MANIFEST_SUM, file_sha256, seal_bundle
 from edgekit.measurement import Measurement
+from edgekit.proof.golden import Golden, read_golden, write_golden
 from edgekit.report.document import report_schema
 from edgekit.results import Results
 from tests.cli.conftest import Edgekit
@@ -40,8 +42,8 @@ def shown_ids(document: str) -> set[str]:
 
 def test_the_newest_run_of_each_kind_is_shown(edgekit: Edgekit, kept: list[Measurement], bundle: Path) -> None:
     newest = {kept[1].id, kept[2].id}
-    assert shown_ids(edgekit("report", "--json").out) == newest
-    assert shown_ids(edgekit("report", bundle, "--format", "json").out) == newest
+    assert shown_ids(edgekit("report", "--only", "devices", "--json").out) == newest
+    assert shown_ids(edgekit("report", bundle, "--only", "devices", "--format", "json").out) == newest
 
 
 def test_runs_are_chosen_by_id_session_and_label(edgekit: Edgekit, kept: list[Measurement]) -> None:
@@ -55,18 +57,18 @@ def test_runs_are_chosen_by_id_session_and_label(edgekit: Edgekit, kept: list[Me
 def test_the_suffix_chooses_the_format(edgekit: Edgekit, kept: list[Measurement], tmp_path: Path) -> None:
     beginnings = {"report.html": "<!doctype html>", "report.md": "# Mine\n", "report.json": "{"}
     for name, beginning in beginnings.items():
-        shown = edgekit("report", "-o", name, "--title", "Mine")
+        shown = edgekit("report", "--only", "devices", "-o", name, "--title", "Mine")
         assert (shown.code, shown.out) == (0, "")
         assert (tmp_path / name).read_text().startswith(beginning)
-    assert edgekit("report", "-o", "report.txt", "--format", "markdown", "--title", "Mine").code == 0
+    assert edgekit("report", "--runs", "all", "-o", "report.txt", "--format", "markdown", "--title", "Mine").code == 0
     assert (tmp_path / "report.txt").read_text().startswith("# Mine\n")
     assert edgekit("report", "-o", "report.pdf").code == 2
     assert edgekit("report", "--format", "pdf").code == 1
-    assert edgekit("report", "-o", "no/report.html").code == 1
+    assert edgekit("report", "--only", "devices", "-o", "no/report.html").code == 1
 
 
 def test_the_terminal_shows_the_tables(edgekit: Edgekit, kept: list[Measurement]) -> None:
-    shown = edgekit("report")
+    shown = edgekit("report", "--only", "devices")
     assert shown.code == 0
     for part in ("Latency", "Cold and warm", "Coverage", "Verdicts", "Conditions", "gpu → CPU", kept[1].id):
         assert part in shown.out
@@ -76,17 +78,17 @@ def test_a_bundle_that_was_exported_again_is_said_and_not_shown(
     edgekit: Edgekit, kept: list[Measurement], tmp_path: Path
 ) -> None:
     again = write_bundle(tmp_path / "again", "onnx", shift=0.1).path
-    alone = edgekit("report", again)
+    alone = edgekit("report", again, "--only", "devices")
     assert alone.code == 1
     assert "was exported again since it was measured" in alone.err
     shutil.copytree(again, tmp_path / "bundles" / "again.edgekit")
-    remarks = json.loads(edgekit("report", "--json").out)["devices"]["remarks"]
+    remarks = json.loads(edgekit("report", "--only", "devices", "--json").out)["devices"]["remarks"]
     assert len(remarks) == 1
     assert "was exported again since it was measured: `edgekit bench" in remarks[0]
 
 
 def test_nothing_measured_says_how(edgekit: Edgekit, bundle: Path) -> None:
-    shown = edgekit("report")
+    shown = edgekit("report", "--only", "devices")
     assert shown.code == 1
     assert "edgekit bench" in shown.err
     assert edgekit("report", "--runs", "last").code == 1
@@ -94,3 +96,52 @@ def test_nothing_measured_says_how(edgekit: Edgekit, bundle: Path) -> None:
 
 def test_the_schema_is_published(edgekit: Edgekit) -> None:
     assert json.loads(edgekit("report", "--schema").out) == json.loads(json.dumps(report_schema()))
+
+
+def test_bundles_are_run_here_and_compared(edgekit: Edgekit, bundle: Path, tmp_path: Path) -> None:
+    shown = edgekit("report", "-o", "report.json")
+    assert shown.code == 0, shown.err
+    document = json.loads((tmp_path / "report.json").read_text())
+    (group,) = document["quantization"]["groups"]
+    (row,) = group["rows"]
+    samples = row["measurement"]["samples"]["latency_ms"]
+    assert row["latency"]["p50_ms"] == pytest.approx(float(np.median(samples)))
+    assert row["accuracy"]["accuracy"] == 1.0
+    assert row["parity"]["labels_changed"] == 0
+    assert group["advice"]["text"].startswith("Ship divide.onnx-none (")
+    assert document["devices"] is None
+    assert "No run on a device is kept" in document["quantization"]["remarks"][0]
+
+
+def test_models_and_test_sets_are_kept_apart_and_changed_files_are_not_measured(
+    edgekit: Edgekit, bundle: Path, tmp_path: Path
+) -> None:
+    other = write_bundle(tmp_path / "other", "tflite").path
+    other_set = write_bundle(tmp_path / "third", "onnx").path
+    golden = read_golden(other_set / GOLDEN)
+    write_golden(other_set / GOLDEN, Golden(steps=golden.steps[:4], labels=golden.labels[:4]))
+    reseal(other_set)
+    (other / "model.tflite").write_bytes(b"changed" + (other / "model.tflite").read_bytes()[7:])
+    shown = edgekit("report", bundle, other, other_set, "--no-latency", "--json")
+    part = json.loads(shown.out)["quantization"]
+    assert len(part["groups"]) == 3
+    assert any("are of 1 model and 3 combinations of model and test set" in remark for remark in part["remarks"])
+    rows = {row["bundle"]: row for group in part["groups"] for row in group["rows"]}
+    changed = rows["divide.tflite-none"]
+    assert changed["note"].startswith("not measured: ")
+    assert "model.tflite was changed since it was written" in changed["note"]
+    assert (changed["parity"], changed["accuracy"], changed["latency"]) == (None, None, None)
+
+
+def reseal(path: Path) -> None:
+    manifest = json.loads((path / MANIFEST).read_text())
+    manifest.pop("files"), manifest.pop("edgekit")
+    for name in (MANIFEST, MANIFEST_SUM):
+        (path / name).unlink()
+    seal_bundle(path, **manifest)
+
+
+def test_wrong_paths_and_parts_are_refused(edgekit: Edgekit, bundle: Path, tmp_path: Path) -> None:
+    assert "is not a bundle" in edgekit("report", tmp_path).err
+    assert edgekit("report", "--only", "nothing").code == 2
+    assert edgekit("report", bundle, "--runs", "all").code == 2

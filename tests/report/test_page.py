@@ -1,7 +1,6 @@
 """The page in a real browser: headless Chromium opens it from the disk, without a network."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,32 +8,9 @@ from typing import Any
 import pytest
 
 from edgekit.report.build import render_report
-from tests.conftest import lacking
 from tests.report.reports import HOSTILE, every_kind, whole_report
 
-#: the sandbox needs what containers lack; without the others Chromium would look up its maker's hosts
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 WIDE, PHONE, A4 = {"width": 1280, "height": 900}, {"width": 360, "height": 740}, {"width": 718, "height": 1046}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        lacking("Chromium")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

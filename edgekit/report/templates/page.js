@@ -27,6 +27,18 @@ for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => sortBy(button.parentElement));
 }
 
+// A point of a plot shows its words under the plot: by pointer, by a tap, or by the keyboard.
+function showPoint(event) {
+  const point = event.target.closest(".point");
+  const shown = point && point.closest("figure").querySelector(".shown");
+  if (!shown) return;
+  for (const other of point.closest("svg").querySelectorAll(".chosen")) other.classList.remove("chosen");
+  point.classList.add("chosen");
+  shown.textContent = point.dataset.tip;
+}
+
+for (const kind of ["pointerover", "click", "focusin"]) document.addEventListener(kind, showPoint);
+
 document.getElementById("save").addEventListener("click", () => {
   const link = document.createElement("a");
   const data = document.getElementById("data").textContent;

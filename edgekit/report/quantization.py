@@ -1,0 +1,170 @@
+"""What quantization cost and gained, as records: files beside each other, modules, and why.
+
+Every sentence carries the numbers that it was made from. Shares are in [0, 1], changes of accuracy in percentage
+points, sizes in bytes, durations in milliseconds.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from edgekit.bundle import Parity
+from edgekit.measurement import Measurement
+from edgekit.statistics import Summary
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AccuracyChange(_Record):
+    """Accuracy of a file beside the source model's on the same texts; the interval is paired (Agresti & Min, 2005).
+
+    `lost` texts only the source model labels right, `won` only the file.
+    """
+
+    accuracy: float
+    reference_accuracy: float
+    texts: int
+    lost: int
+    won: int
+    change_points: float
+    low_points: float
+    high_points: float
+
+
+class ChangedText(_Record):
+    """A text that a file labels differently from the source model; margins are of the first label over the second."""
+
+    text: str
+    truth: str | None
+    from_label: str
+    to_label: str
+    from_margin: float
+    to_margin: float
+
+
+class Sentence(_Record):
+    """A sentence about `subject` and the numbers that it was made from."""
+
+    subject: str
+    text: str
+    evidence: dict[str, Any]
+
+
+class SchemeRow(_Record):
+    """One bundle; what was not measured is None, and `note` says why.
+
+    `parity` is of outputs on this machine now, or as the manifest has it where the file can't be run here. `latency` is
+    of the raw samples in `measurement`.
+    """
+
+    bundle: str
+    target: str
+    via: str
+    scheme: str
+    size_bytes: int
+    parity: Parity | None = None
+    accuracy: AccuracyChange | None = None
+    changed_texts: tuple[ChangedText, ...] = ()
+    latency: Summary | None = None
+    measurement: Measurement | None = None
+    note: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it was run and is what its scheme promises."""
+        return self.parity is not None and self.parity.verdict == "within-tolerance"
+
+
+class SchemeGroup(_Record):
+    """Bundles of one model on one test set; those of others are in groups of their own.
+
+    `front` names the bundles that no other beats in size, latency and accuracy at once.
+    """
+
+    model: str
+    model_sha256: str
+    texts: str
+    rows: tuple[SchemeRow, ...]
+    front: tuple[str, ...] = ()
+    advice: Sentence | None = None
+    slow: tuple[Sentence, ...] = ()
+
+
+class WeightRange(_Record):
+    """Values of one weight matrix; channels are its outputs, `outlier_ratio` the largest channel over the median one.
+
+    `tensor_noise` and `channel_noise` are the mean squared errors of int8 with one scale, and with one for each
+    channel; `channels_fix` is the share of the first that the second takes away.
+    """
+
+    low: float
+    high: float
+    channels: int
+    outlier_channel: int
+    outlier_ratio: float
+    tensor_noise: float
+    channel_noise: float
+    channels_fix: float
+
+
+class ActivationRange(_Record):
+    """What went into a module on real text; `headroom` is 65504 over the largest value that float16 has to hold there.
+
+    `largest` is that value: the largest square in a norm, the largest score in a softmax, the largest output elsewhere.
+    """
+
+    low: float
+    high: float
+    outlier_channel: int
+    outlier_ratio: float
+    largest: float
+    headroom: float | None
+
+
+class ModuleCost(_Record):
+    """What quantizing one module alone costs; None where nothing differs or a value is NaN (`non_finite` counts)."""
+
+    scheme: str
+    kl: float | None
+    snr_db: float | None
+    drop_points: float | None
+    labels_changed: int
+    texts: int
+    non_finite: int
+    error: str = ""
+
+
+class Module(_Record):
+    """One module of the source model; `share_of_time` is that of the float32 file's, where the profile tells it."""
+
+    name: str
+    elements: int
+    share_of_bytes: float
+    share_of_time: float | None = None
+    weight: WeightRange | None = None
+    activation: ActivationRange | None = None
+    costs: tuple[ModuleCost, ...] = ()
+
+
+class ModulesPart(_Record):
+    """A checkpoint by module; `why` explains each that has a share of a scheme's cost over `threshold`."""
+
+    model: str
+    target: str
+    texts: str
+    schemes: tuple[str, ...]
+    threshold: float
+    modules: tuple[Module, ...]
+    why: tuple[Sentence, ...] = ()
+    headroom: tuple[Sentence, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+class QuantizationPart(_Record):
+    """Files beside each other, and a checkpoint by module; `remarks` are what the reader must know."""
+
+    groups: tuple[SchemeGroup, ...] = ()
+    modules: ModulesPart | None = None
+    remarks: tuple[str, ...] = ()

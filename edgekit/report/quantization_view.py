@@ -1,0 +1,183 @@
+"""The quantization part of a report as a section."""
+
+from edgekit.report.modules_view import module_blocks
+from edgekit.report.numbers import ABSENT, human_size, median_with_interval, milliseconds, percent
+from edgekit.report.quantization import AccuracyChange, QuantizationPart, SchemeGroup, SchemeRow
+from edgekit.report.quantization_plots import Point, front_plot
+from edgekit.report.sections import Block, Cell, Figure, Panel, Section, Table, Text, Tone, text_cell
+
+_HINT = "Point at a dot, tap it, or reach it with the Tab key: its row appears here."
+
+
+def quantization_section(part: QuantizationPart) -> Section:
+    """Files beside each other, what to ship, why not faster, then the model by module."""
+    blocks: list[Block] = []
+    if part.remarks:
+        blocks.append(Text(sentences=part.remarks, as_list=len(part.remarks) > 1, tone="warn"))
+    for group in part.groups:
+        blocks += _group_blocks(group, several=len(part.groups) > 1)
+    if part.modules:
+        blocks += module_blocks(part.modules)
+    return Section(key="quantization", title="Quantization", blocks=tuple(blocks))
+
+
+def _group_blocks(group: SchemeGroup, *, several: bool) -> list[Block]:
+    named = f"{group.model} ({group.model_sha256[:8]})" if several else group.model
+    blocks: list[Block] = []
+    if group.advice:
+        prefix = f"{named}: " if several else ""
+        blocks.append(Text(sentences=(f"{prefix}{group.advice.text}",)))
+    blocks += [_summary_table(group, named), *_front_figures(group, named)]
+    if group.slow:
+        blocks.append(
+            Text(sentences=tuple(f"Why not faster: {each.subject}: {each.text}" for each in group.slow), as_list=True)
+        )
+    blocks += [
+        Panel(title=f"Time by kind of operator: {named}", blocks=tables) for tables in (_times(group),) if tables
+    ]
+    changed = tuple(_changed_table(row) for row in group.rows if row.changed_texts)
+    if changed:
+        blocks.append(Panel(title=f"Texts whose label changed: {named}", blocks=changed))
+    return blocks
+
+
+def _summary_table(group: SchemeGroup, named: str) -> Table:
+    headers = (
+        "bundle",
+        "target",
+        "scheme",
+        "size",
+        "accuracy",
+        "change (95 %)",
+        "labels changed",
+        "latency",
+        "parity",
+        "",
+    )
+    return Table(
+        title=f"{named}: target × scheme",
+        headers=headers,
+        rows=tuple(_summary_row(group, row) for row in group.rows),
+        note=f"Test set: {group.texts}. The change is from the source model, in percentage points, with the paired "
+        "interval on the same texts. Latency: median of one text on this host, with the interval of the median.",
+    )
+
+
+def _summary_row(group: SchemeGroup, row: SchemeRow) -> tuple[Cell, ...]:
+    parity, accuracy, latency = row.parity, row.accuracy, row.latency
+    changed = parity.labels_changed if parity else None
+    return (
+        text_cell(row.bundle),
+        text_cell(row.target),
+        text_cell(row.scheme),
+        Cell(text=human_size(row.size_bytes), sort=row.size_bytes),
+        Cell(text=percent(accuracy.accuracy) if accuracy else ABSENT, sort=accuracy.accuracy if accuracy else None),
+        Cell(text=change_text(accuracy) if accuracy else ABSENT, sort=accuracy.change_points if accuracy else None),
+        Cell(text=ABSENT if changed is None or not parity else f"{changed} of {parity.steps}", sort=changed),
+        Cell(text=median_with_interval(latency) if latency else ABSENT, sort=latency.p50_ms if latency else None),
+        _parity_cell(row),
+        text_cell("; ".join(_remarks(group, row))),
+    )
+
+
+def _remarks(group: SchemeGroup, row: SchemeRow) -> list[str]:
+    remarks = ["on the front"] if row.bundle in group.front else []
+    if row.measurement and row.measurement.verdict != "valid":
+        remarks.append(f"latency is {row.measurement.verdict}")
+    return [*remarks, *([row.note] if row.note else [])]
+
+
+def _parity_cell(row: SchemeRow) -> Cell:
+    if row.parity is None:
+        return text_cell("not measured", "warn")
+    tones: dict[str, Tone] = {"within-tolerance": "good", "failed": "bad", "not-run": "warn"}
+    words = {"within-tolerance": "within tolerance", "failed": "FAILED", "not-run": "not run here"}
+    return text_cell(words[row.parity.verdict], tones[row.parity.verdict])
+
+
+def change_text(change: AccuracyChange) -> str:
+    """A change of accuracy in points with its interval: -0.33 (-1.24 to +0.59)."""
+    return f"{change.change_points:+.2f} ({change.low_points:+.2f} to {change.high_points:+.2f})"
+
+
+def row_text(row: SchemeRow) -> str:
+    """A row in one sentence, as a dot of the plot shows it."""
+    parts = [f"{row.bundle}: {human_size(row.size_bytes)}"]
+    if row.accuracy:
+        parts.append(f"accuracy {percent(row.accuracy.accuracy)}, change {change_text(row.accuracy)} points")
+    if row.parity and row.parity.labels_changed is not None:
+        parts.append(f"{row.parity.labels_changed} of {row.parity.steps} labels changed")
+    if row.latency:
+        parts.append(f"p50 {median_with_interval(row.latency)}")
+    return ", ".join(parts)
+
+
+def _front_figures(group: SchemeGroup, named: str) -> list[Block]:
+    """Accuracy over size, and over latency where it was measured; without labels, agreement takes accuracy's place."""
+    figures: list[Block] = []
+    for what, unit in (("size", "size, MB"), ("latency", "latency on this host, ms")):
+        points = [point for row in group.rows if (point := _point(row, what, row.bundle in group.front))]
+        if len(points) > 1:
+            labelled = any(row.accuracy for row in group.rows)
+            name = "accuracy change, points" if labelled else "labels unchanged, %"
+            figures.append(
+                Figure(
+                    title=f"{named}: {name.split(',')[0]} by {what}",
+                    svg=front_plot(points, x_unit=unit, y_name=name, label=f"{name} by {unit}"),
+                    caption="Green: nothing beats it in size, latency and accuracy at once. Upright: 95 % intervals.",
+                    hint=_HINT,
+                )
+            )
+    return figures
+
+
+def _point(row: SchemeRow, what: str, on_front: bool) -> Point | None:
+    cost = row.size_bytes / 1e6 if what == "size" else row.latency.p50_ms if row.latency else None
+    if cost is None or not row.usable or not row.parity:
+        return None
+    if row.accuracy:
+        a = row.accuracy
+        y, low, high = a.change_points, min(a.low_points, a.change_points), max(a.high_points, a.change_points)
+    else:
+        y = low = high = 100 * (1 - (row.parity.labels_changed or 0) / max(1, row.parity.steps))
+    return Point(name=row.bundle, x=cost, y=y, low=low, high=high, tip=row_text(row), on_front=on_front)
+
+
+def _changed_table(row: SchemeRow) -> Table:
+    return Table(
+        title=row.bundle,
+        headers=("text", "true label", "from", "to", "margin before", "margin after"),
+        rows=tuple(
+            (
+                text_cell(each.text),
+                text_cell(each.truth or ABSENT),
+                text_cell(each.from_label),
+                text_cell(each.to_label),
+                Cell(text=f"{each.from_margin:.3f}", sort=each.from_margin),
+                Cell(text=f"{each.to_margin:.3f}", sort=each.to_margin),
+            )
+            for each in row.changed_texts
+        ),
+        note="Margin: the largest logit less the second, in the source model and in the file.",
+    )
+
+
+def _times(group: SchemeGroup) -> tuple[Block, ...]:
+    """Time by kind of operator of each sentence's float32 and quantized file, beside each other."""
+    return tuple(
+        Table(
+            title=f"{each.subject} beside {each.evidence['float_bundle']}",
+            headers=("operator", "float32", each.evidence["scheme"], "difference"),
+            rows=tuple(
+                (
+                    text_cell(kind),
+                    *(Cell(text=milliseconds(ms), sort=ms) for ms in (a, b)),
+                    Cell(text=f"{b - a:+.4f} ms", sort=b - a),
+                )
+                for kind, a, b in each.evidence["kinds"]
+            ),
+            note="Of one inference, by the runtime's own profile.",
+        )
+        for each in group.slow
+        if each.evidence.get("kinds")
+    )

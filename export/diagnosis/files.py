@@ -1,0 +1,197 @@
+"""Bundles beside each other: replayed on this host, compared on the same texts, and what to ship."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle import TOKENIZER, Bundle, Parity, check_files, read_labels
+from edgekit.errors import BundleError, EdgekitError
+from edgekit.measurement import Measurement
+from edgekit.proof.golden import Golden, read_golden, stack_outputs
+from edgekit.proof.intervals import paired_interval
+from edgekit.proof.parity import OUTPUT, compare_outputs
+from edgekit.proof.replay import replay_steps
+from edgekit.report.quantization import AccuracyChange, ChangedText, SchemeGroup, SchemeRow
+from edgekit.statistics import summarize
+from edgekit.text.processor import Processor
+
+EXAMPLES = 8  # texts whose label changed, of each bundle
+_TIMEOUT_S = 900.0
+
+
+def check_bundles(bundles: Sequence[Bundle]) -> dict[Path, str]:
+    """What keeps each bundle from being measured ("": nothing): its files are not as they were written."""
+    problems = {}
+    for bundle in bundles:
+        try:
+            check_files(bundle)
+        except BundleError as error:
+            problems[bundle.path] = f"not measured: {error}"
+        else:
+            problems[bundle.path] = ""
+    return problems
+
+
+def compare_bundles(
+    bundles: Sequence[Bundle],
+    problems: Mapping[Path, str],
+    measured: Mapping[Path, Measurement],
+    on_bundle: Callable[[Bundle], None] = lambda bundle: None,
+) -> tuple[list[SchemeGroup], list[str]]:
+    """Replay every sound bundle and put those of one model and test set into one group; and what the reader must know.
+
+    `problems` are those of `check_bundles`, `measured` the latency of each bundle on this host, where it was measured.
+    """
+    groups: dict[tuple[str, str], list[Bundle]] = {}
+    for bundle in bundles:
+        groups.setdefault((bundle.manifest.source.sha256, _test_set(bundle, problems)), []).append(bundle)
+    made = []
+    for (sha256, _), members in groups.items():
+        rows = []
+        for bundle in members:
+            on_bundle(bundle)
+            rows.append(_row(bundle, problems[bundle.path], measured.get(bundle.path)))
+        manifest = members[0].manifest
+        made.append(
+            SchemeGroup(
+                model=Path(manifest.source.path).name,
+                model_sha256=sha256,
+                texts=f"{manifest.parity.steps} texts of {manifest.golden_texts}",
+                rows=tuple(rows),
+                front=tuple(row.bundle for row in rows if row.usable and not any(_beats(b, row) for b in rows)),
+            )
+        )
+    return made, _remarks(made)
+
+
+def _remarks(groups: Sequence[SchemeGroup]) -> list[str]:
+    remarks = []
+    if len(groups) > 1:
+        models = len({group.model_sha256 for group in groups})
+        remarks.append(
+            f"The bundles are of {models} model{'s' if models > 1 else ''} and {len(groups)} combinations of model and "
+            "test set: numbers of different ones are kept apart and can't be compared."
+        )
+    remarks += [f"{row.bundle}: {row.note}" for group in groups for row in group.rows if row.note]
+    return remarks
+
+
+def _test_set(bundle: Bundle, problems: Mapping[Path, str]) -> str:
+    """What tells test sets apart: the inputs and labels of the golden steps, not the file's own bytes."""
+    if problems[bundle.path]:
+        return bundle.manifest.golden_texts
+    golden = read_golden(bundle.golden_path)
+    arrays = [step.inputs[name].tobytes() for step in golden.steps for name in sorted(step.inputs)]
+    digest = hashlib.sha256(b"".join((*arrays, golden.labels.tobytes())))
+    return f"{bundle.manifest.golden_texts} {digest.hexdigest()}"
+
+
+def _row(bundle: Bundle, problem: str, measurement: Measurement | None) -> SchemeRow:
+    manifest = bundle.manifest
+    row = SchemeRow(
+        bundle=manifest.name,
+        target=manifest.target,
+        via=manifest.via,
+        scheme=manifest.scheme,
+        size_bytes=bundle.model_size_bytes,
+        note=problem,
+    )
+    if problem:
+        return row
+    if manifest.parity.verdict == "not-run":
+        return row.model_copy(update={"parity": manifest.parity, "note": manifest.parity.note})
+    try:
+        produced = replay_steps(bundle.model_path, manifest.runtime, bundle.golden_path, timeout_s=_TIMEOUT_S).produced
+    except EdgekitError as error:
+        return row.model_copy(update={"note": f"not run: {error}"})
+    golden = read_golden(bundle.golden_path)
+    parity = _parity(bundle, golden, produced)
+    facts: dict[str, Any] = {"parity": parity}
+    if parity.labels_changed is not None:
+        facts |= {"accuracy": accuracy_change(golden, produced), "changed_texts": _changed(bundle, golden, produced)}
+    if not np.any(golden.labels >= 0):
+        facts["note"] = f"parity only: {manifest.accuracy.note or 'its texts have no labels'}"
+    if measurement and measurement.samples.latency_ms:
+        facts |= {"measurement": measurement, "latency": summarize(measurement.samples.latency_ms)}
+    return row.model_copy(update=facts)
+
+
+def _parity(bundle: Bundle, golden: Golden, produced: Golden) -> Parity:
+    """Compared anew, with the tolerances that the file was proven with."""
+    recorded = bundle.manifest.parity
+    largest = max(1.0, recorded.max_abs_reference or 0.0)
+    return compare_outputs(golden, produced, (recorded.tolerance or 0.0) / largest, recorded.labels_changed_tolerance)
+
+
+def accuracy_change(golden: Golden, produced: Golden) -> AccuracyChange | None:
+    """Accuracy beside the source model's, paired by text; None without labels."""
+    known = golden.labels >= 0
+    texts = int(np.count_nonzero(known))
+    if not texts:
+        return None
+    right, before = (np.argmax(_logits(each), 1)[known] == golden.labels[known] for each in (produced, golden))
+    lost, won = int(np.count_nonzero(before & ~right)), int(np.count_nonzero(right & ~before))
+    low, high = paired_interval(lost, won, texts)
+    return AccuracyChange(
+        accuracy=float(np.mean(right)),
+        reference_accuracy=float(np.mean(before)),
+        texts=texts,
+        lost=lost,
+        won=won,
+        change_points=100 * (won - lost) / texts,
+        low_points=100 * low,
+        high_points=100 * high,
+    )
+
+
+def _logits(golden: Golden) -> NDArray[np.float64]:
+    return stack_outputs(golden.steps, OUTPUT)
+
+
+def _changed(bundle: Bundle, golden: Golden, produced: Golden) -> tuple[ChangedText, ...]:
+    """The texts that got another label, those that the source model was surest of first."""
+    before, after, labels = _logits(golden), _logits(produced), read_labels(bundle)
+    changed = np.flatnonzero(np.argmax(before, 1) != np.argmax(after, 1))
+    ordered = sorted(changed.tolist(), key=lambda index: -_margin(before[index]))[:EXAMPLES]
+    if not ordered or not (bundle.path / TOKENIZER).is_file():
+        return ()
+    processor = Processor.load(bundle.path / TOKENIZER)
+    return tuple(
+        ChangedText(
+            text=processor.decode(golden.steps[index].inputs["ids"].reshape(-1).tolist()),
+            truth=labels[golden.labels[index]] if golden.labels[index] >= 0 else None,
+            from_label=labels[int(np.argmax(before[index]))],
+            to_label=labels[int(np.argmax(after[index]))],
+            from_margin=_margin(before[index]),
+            to_margin=_margin(after[index]),
+        )
+        for index in ordered
+    )
+
+
+def _margin(logits: NDArray[np.float64]) -> float:
+    second, first = np.sort(logits)[-2:]
+    return float(first - second)
+
+
+def _beats(a: SchemeRow, b: SchemeRow) -> bool:
+    """Whether `a` is nowhere worse than `b` and somewhere better: in size, latency and accuracy, where both have it."""
+    if not a.usable or a is b:
+        return False
+    pairs = [(-a.size_bytes, -b.size_bytes), (quality(a), quality(b))]
+    if a.latency and b.latency:
+        pairs.append((-a.latency.p50_ms, -b.latency.p50_ms))
+    elif b.latency:
+        return False
+    return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)
+
+
+def quality(row: SchemeRow) -> float:
+    """Accuracy where it is known, else the share of labels unchanged."""
+    if row.accuracy:
+        return row.accuracy.accuracy
+    return 1 - (row.parity.labels_changed or 0) / max(1, row.parity.steps) if row.parity else 0.0
