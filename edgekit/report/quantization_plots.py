@@ -67,7 +67,7 @@ def _steps(points: Sequence[Point]) -> list[tuple[float, float]]:
 
 
 def heat_plot(names: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[Heat]], label: str) -> str:
-    """A row for each name, a cell for each column: the darker, the more it costs."""
+    """A row for each name, a cell for each column: the stronger the colour, the more it costs."""
     height, left = 24.0, 228.0
     width = (WIDTH - left - 4) / max(1, len(columns))
     drawing = Drawing(width=WIDTH, height=26 + height * len(rows), label=label)
