@@ -176,9 +176,10 @@ def test_functions_are_described_as_well(packages: Packages) -> None:
 
 def test_a_compressed_package_says_its_scheme(packages: Packages, tmp_path: Path) -> None:
     from edgekit.export.quantize.for_coreml import compress
+    from edgekit.export.quantize.mixture import Mixture
 
     source = packages.make(minimum_deployment_target="iOS16")
-    compress(source.path, tmp_path / "model.mlpackage", "palette4", None)
+    compress(source.path, tmp_path / "model.mlpackage", Mixture(scheme="palette4"), None)
     metadata = Made(tmp_path / "model.mlpackage", None).spec.description.metadata
     assert metadata.userDefined["edgekit.scheme"] == "palette4"
     assert metadata.shortDescription == source.spec.description.metadata.shortDescription
