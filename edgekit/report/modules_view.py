@@ -50,7 +50,7 @@ def _heat_figure(part: ModulesPart, modules: Sequence[Module], title: str) -> Fi
     darkest = max((cost.kl or 0.0 for module in part.modules for cost in module.costs), default=0.0) or 1.0
     rows = [[_heat(module, _cost(module, scheme), darkest) for scheme in part.schemes] for module in modules]
     svg = heat_plot([module.name for module in modules], part.schemes, rows, title)
-    caption = f"Kullback-Leibler divergence from the source model in nats, on {part.texts}; the stronger the colour, the more."
+    caption = f"Kullback-Leibler divergence from the source model in nats, on {part.texts}; stronger colours cost more."
     return Figure(title=title, svg=svg, caption=caption, hint=_HINT)
 
 
