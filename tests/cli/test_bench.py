@@ -178,17 +178,18 @@ class Started:
 def test_ctrl_c_keeps_what_was_measured_and_resume_does_the_rest(
     edgekit: Edgekit, bundles: list[Path], tmp_path: Path
 ) -> None:
-    running, said = Started(tmp_path, "bench", *QUICK), []
+    options = ("--num-runs", "20", "--min-secs", "4", "--cold-starts", "0")  # the second is not done before the signal
+    running, said = Started(tmp_path, "bench", *options), []
     for line in running.lines():
         said.append(line)
         if line.startswith("divide.onnx-none · cpu · local: "):
             running.process.send_signal(signal.SIGINT)
     assert running.end() == 130, said
-    assert said[-1].strip() == f"edgekit bench {' '.join(QUICK)} --resume"
+    assert said[-1].strip() == f"edgekit bench {' '.join(options)} --resume"
     first = [each for each in kept(tmp_path) if not each.fault]
     assert [each.bundle for each in first] == ["divide.onnx-none"]
 
-    shown = edgekit("bench", *QUICK, "--resume", "--json")
+    shown = edgekit("bench", *options, "--resume", "--json")
     assert shown.code == 0, shown.err
     outcomes = shown.json()["outcomes"]
     assert [each["resumed"] for each in outcomes] == [True, False]
