@@ -9,10 +9,10 @@ from edgekit import extras
 from edgekit.bundle import MANIFEST, SUFFIX
 from edgekit.errors import EdgekitError, RecipeError, RefusedError
 from edgekit.export.coreml_options import DEFAULTS, CoremlOptions
-from edgekit.export.quantize.mixture import check_rules_take
+from edgekit.export.quantize.mixture import fit_recipe
 from edgekit.export.quantize.modules import source_modules
 from edgekit.export.recipes import SUFFIX as RECIPE_SUFFIX
-from edgekit.export.recipes import Recipe, check_mixable, read_recipe, resolve_recipe
+from edgekit.export.recipes import Recipe, read_recipe, resolve_recipe
 from edgekit.export.schemes import ALIASES, BYTES_PER_WEIGHT, CALIBRATED, check_scheme, refusal
 from edgekit.export.targets import Target, find_frameworks, find_targets
 from edgekit.model.config import TransformerConfig
@@ -150,8 +150,7 @@ def _problem(
         return RefusedError(refused)
     try:
         if isinstance(scheme, Recipe):
-            check_mixable(scheme, target.name)
-            check_rules_take(scheme, resolve_recipe(scheme, source_modules(config)), target.name)
+            fit_recipe(scheme, config, target.name)
         extras.check_installed(target.routes[route], f"exporting {target.name} via {route}")
         label = scheme if isinstance(scheme, str) else scheme.name
         extras.check_installed(_quantizers(target, label), f"exporting {target.name} as {label}")

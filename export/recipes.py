@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgekit.bundle import Manifest
 from edgekit.errors import RecipeError, UnknownNameError
 from edgekit.export.schemes import ALIASES, SCHEMES, check_scheme, refusal
+from edgekit.outputs import write_text
 
 SUFFIX = ".toml"
 #: schemes that can share a file with others, by target; the rest change a whole file or need an integer neighbour
@@ -100,11 +101,9 @@ def read_recipe(path: Path) -> Recipe:
 
 def write_recipe(recipe: Recipe, path: Path, comment: str) -> None:
     """Write a recipe file with a comment on its first lines; a reader finds the whole of it or none."""
-    content = recipe.model_dump(mode="json", exclude={"name"}, exclude_none=True, exclude_defaults=False)
+    content = recipe.model_dump(mode="json", exclude={"name"}, exclude_none=True)
     head = "".join(f"# {line}\n" for line in comment.splitlines())
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(head + tomli_w.dumps(content), encoding="utf-8")
-    new.replace(path)
+    write_text(path, head + tomli_w.dumps(content))
 
 
 def schemes_of(manifest: Manifest) -> tuple[str, ...]:

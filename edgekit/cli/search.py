@@ -168,7 +168,7 @@ def _finish(found: "SearchResult", sweep: "Sweep", limits: Any, path: Path, *, n
     )
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_recipe(recipe, path, comment)
+    write_recipe(recipe, path, comment)
     if found.beats_uniform and uniform:
         beaten = f"{uniform.recipe.scheme} ({human_size(uniform.size_bytes)})"
         stderr.print(f"It beats the best uniform scheme of this budget, {beaten}.", markup=False)

@@ -54,7 +54,7 @@ def run_sensitivity(
     from edgekit.export.quantize.sensitivity import check_by_module, measure_sensitivity
     from edgekit.export.schemes import check_scheme
     from edgekit.export.targets import find_targets
-    from edgekit.outputs import explained
+    from edgekit.outputs import write_text
 
     schemes = [check_scheme(name) for name in split_list(quantize or [_DEFAULTS.get(target, "int8")])]
     run_batches = choose_engine(engine, ray_address)
@@ -75,8 +75,7 @@ def run_sensitivity(
         )
     document = [each.model_dump(mode="json") for each in measured]
     if output:
-        with explained(output):
-            output.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(output, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     if as_json:
         print_json(document)
         return

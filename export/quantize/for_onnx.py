@@ -36,7 +36,9 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
     floats = float_weights(source)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
-        tool = ONNXModel(_load(source))
+        model = _load(source)
+        wanted = wanted_weights(onnx_nodes(model), floats, asked)
+        tool = ONNXModel(model)
         tool.replace_gemm_with_matmul()  # onnxruntime would do it on the way, with names of its own
         model = tool.model
         nodes = onnx_nodes(model)
@@ -45,7 +47,6 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
         for scheme in sorted(chosen, key=_ORDER.index):
             _quantize(path, scheme, [node for node in chosen[scheme] if node.kind in _TAKEN], calibration)
         write_model(onnx.load(path), output)
-    wanted = wanted_weights(onnx_nodes(onnx.load(source)), floats, asked)
     return asked.check(floats, quantized_weights(output, floats), wanted)
 
 

@@ -10,6 +10,7 @@ from edgekit.export.quantize.evidence import Floats, StoredWeight, check_quantiz
 from edgekit.export.quantize.modules import HEADS, SCORES, Node, assign_nodes, match_weights, source_modules
 from edgekit.export.recipes import Recipe, check_mixable, resolve_recipe
 from edgekit.export.schemes import CALIBRATED
+from edgekit.model.config import TransformerConfig
 from edgekit.model.weights import Weights
 
 #: operators that multiply by, or read rows of, a constant matrix: what quantizers take weights of
@@ -91,15 +92,21 @@ def takes(target: str, scheme: str, module: str) -> bool:
     return not (product or norm or positions)
 
 
+def fit_recipe(recipe: Recipe, config: TransformerConfig, target: str) -> dict[str, str]:
+    """The scheme of each module; raises RecipeError where the recipe does not fit the model or the target."""
+    check_mixable(recipe, target)
+    schemes = resolve_recipe(recipe, source_modules(config))
+    _check_rules_take(recipe, schemes, target)
+    return schemes
+
+
 def mixture_of(recipe: Recipe, checkpoint: Checkpoint, target: str) -> Mixture:
     """What a recipe asks of a quantizer for this model; raises RecipeError where it does not fit model or target."""
-    schemes = resolve_recipe(recipe, source_modules(checkpoint.config))
-    check_mixable(recipe, target)
-    check_rules_take(recipe, schemes, target)
+    schemes = fit_recipe(recipe, checkpoint.config, target)
     return Mixture(scheme=recipe.name, schemes=schemes, rest=recipe.scheme, weights=checkpoint.weights)
 
 
-def check_rules_take(recipe: Recipe, schemes: Mapping[str, str], target: str) -> None:
+def _check_rules_take(recipe: Recipe, schemes: Mapping[str, str], target: str) -> None:
     """Raise RecipeError for a rule that gives a scheme to no module where it would change anything."""
     for rule in recipe.rules:
         matched = [module for module in schemes if rule.matches(module)]

@@ -97,6 +97,8 @@ class Search:
 
         Raises RefusedError where the limits can't be kept by any recipe.
         """
+        if self._limits.max_drop < 0:
+            raise RefusedError(f"--max-drop {self._limits.max_drop}: the float32 file itself loses 0; give 0 or more")
         plans = least_damaging(self._measure_alone())
         self._check_possible(plans)
         self._bisect(plans)
@@ -133,8 +135,6 @@ class Search:
 
     def _check_possible(self, plans: Sequence[Plan]) -> None:
         """Measure the smallest recipe of all; raise RefusedError where even that is too large or too slow."""
-        if self._limits.max_drop < 0:
-            raise RefusedError(f"--max-drop {self._limits.max_drop}: the float32 file itself loses 0; give 0 or more")
         smallest = min(plans, key=lambda plan: plan.cost)
         self._score_plans("the smallest recipe", [smallest])
         score = self._scores[smallest.choices]
