@@ -14,6 +14,7 @@ from edgekit.model.keras import Encoder, build_encoder, classification_loss, enc
 from edgekit.model.weights import Weights, keras_variables
 from edgekit.train.batches import Batch
 from edgekit.train.ngrams import GRAMS, TOKENS, NgramMatrix, initial_grams
+from edgekit.train.qat_keras import FakeQuantizer
 from edgekit.train.settings import TrainSettings
 from edgekit.train.trainer import BETA1, BETA2, CLIP_EPSILON, EPSILON, StepPlan, StepResult, decays
 
@@ -27,7 +28,8 @@ class KerasTrainer:
     AdamW is written out because keras.optimizers.AdamW (3.15) adds epsilon to the uncorrected root, where PyTorch
     adds it to the corrected one: the first steps would differ.
 
-    With `ngrams`, the Encoders hold the tokens' own rows, and run on the table that the sums are folded into.
+    With `ngrams`, the Encoders hold the tokens' own rows, and run on the table that the sums are folded into. With
+    the settings' `qat`, both run on rounded weights and activations; the weights themselves stay what they are.
     """
 
     def __init__(
@@ -47,12 +49,21 @@ class KerasTrainer:
             self.names.append(GRAMS)
             self.variables.append(tf.Variable(grams))
             self.averages.append(tf.Variable(grams))
+        self.rounding = None
+        if settings.qat != "none":
+            self.rounding = FakeQuantizer(config, settings.qat)
+            self.rounding.attach(self.model, watch=True)
+            self.rounding.attach(self.average, watch=False)
         self.first = [tf.Variable(tf.zeros_like(variable)) for variable in self.variables]
         self.second = [tf.Variable(tf.zeros_like(variable)) for variable in self.variables]
         dropouts = [self.model.embed.dropout, *(block.dropout for block in self.model.blocks)]
         self.seeds = [dropout.seed_generator.state for dropout in dropouts if dropout.rate > 0]
         labels = tf.TensorSpec([None], tf.int32)
         self._step = tf.function(self._train_step, input_signature=[_TEXTS, _TEXTS, labels, *[_SCALAR] * 4])
+        self._observe = tf.function(
+            lambda ids, mask: self._run(self.model, self.variables, ids, mask, training=False),
+            input_signature=[_TEXTS, _TEXTS],
+        )
         self._logits = tf.function(
             lambda ids, mask: self._run(self.average, self.averages, ids, mask, training=False),
             input_signature=[_TEXTS, _TEXTS],
@@ -90,11 +101,18 @@ class KerasTrainer:
 
     def _run(self, model: Encoder, variables: Sequence[Any], ids: Any, mask: Any, *, training: bool) -> Any:
         """Return the logits of `model`, whose variables and n-grams are `variables`."""
-        if self.table is None:
+        replaced = {TOKENS: self.table.folded(variables)} if self.table is not None else {}
+        if self.rounding is not None:
+            replaced |= self.rounding.weights({**dict(zip(self.names, variables, strict=True)), **replaced})
+        places = dict(zip(self.names, model.trainable_variables, strict=False))  # n-grams are not the model's
+        # Within the scope the model reads these where it would read its variables.
+        with keras.StatelessScope([(places[name], value) for name, value in replaced.items()]):
             return model((ids, mask), training=training)
-        # Within the scope the model reads the table where it would read its variable.
-        with keras.StatelessScope([(model.embed.tokens.embeddings, self.table.folded(variables))]):
-            return model((ids, mask), training=training)
+
+    def observe(self, batch: Batch) -> None:
+        """Let a batch widen the ranges of activations, without a step."""
+        if self.rounding is not None:
+            self._observe(batch.ids, batch.mask)
 
     def logits(self, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the averaged weights' logits."""
@@ -109,7 +127,7 @@ class KerasTrainer:
         return weights
 
     def state(self) -> Weights:
-        """Return a copy of weights, average, both moments, and the count of steps, in Keras's layout."""
+        """Return a copy of weights, average, both moments, ranges, and the count of steps, in Keras's layout."""
         state = {key: value.numpy().copy() for key, value in self._named()}
         return {**state, "optimizer/step": np.array([self.step_count], np.float32)}
 
@@ -129,6 +147,8 @@ class KerasTrainer:
         for prefix, variables in groups.items():
             for name, variable in zip(self.names, variables, strict=True):
                 yield f"{prefix}/{name}", variable
+        for name, seen in self.rounding.ranges.items() if self.rounding is not None else ():
+            yield f"range/{name}", seen
 
 
 class _NgramTable:

@@ -4,12 +4,13 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from edgekit.checkpoint import CONFIG_FILE, Checkpoint, save_checkpoint
-from edgekit.errors import CheckpointError
+from edgekit.errors import CheckpointError, DataError, RefusedError
 from edgekit.extras import installed_version
 from edgekit.model.config import TransformerConfig
 from edgekit.model.sizes import parameter_count
@@ -18,9 +19,10 @@ from edgekit.outputs import check_replaceable, scratch_directory
 from edgekit.text.datasets import Dataset, DataSpec, DataSummary, load_dataset, reload_data
 from edgekit.text.processor import Processor, train_processor
 from edgekit.train.epochs import TextEpochs, encode_examples
-from edgekit.train.loop import EpochRecord, Observer, Position, predict_labels, run_loop
+from edgekit.train.loop import EpochRecord, Observer, Position, accuracy_of, predict_labels, run_loop
 from edgekit.train.metrics import ClassificationMetrics, classification_metrics
 from edgekit.train.ngrams import ngram_matrix
+from edgekit.train.qat import FIRST_BATCHES
 from edgekit.train.settings import TrainSettings
 from edgekit.train.state import StateHeader, TrainingState, load_state, remove_state, save_state
 from edgekit.train.trainer import Trainer, check_framework, make_trainer
@@ -30,7 +32,9 @@ class TrainingReport(BaseModel):
     """How a training went and what came of it: metrics.json of a checkpoint.
 
     `seconds` is the time spent in the loop and on the scores; `best_epoch` (from 1) is the one whose weights were
-    kept, `validation_accuracy` its; `test` is of the test part of the data.
+    kept, `validation_accuracy` its; `test` is of the test part of the data. Of a training that went on from a
+    checkpoint, `start_accuracy` is that one's validation accuracy, and `best_epoch` 0 where none was better; `stopped`
+    says why it ended before its time. With `qat` all of these are of rounded weights, but `test` is of float ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,16 +48,22 @@ class TrainingReport(BaseModel):
     seconds: float
     versions: dict[str, str]
     test: ClassificationMetrics
+    start_accuracy: float | None = None
+    stopped: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """All that a training starts from; `state` is where an interrupted one stopped."""
+    """All that a training starts from; `state` is where an interrupted one stopped.
+
+    `weights` are those of the checkpoint that it goes on from; None: fresh ones, or those of the state.
+    """
 
     settings: TrainSettings
     dataset: Dataset
     processor: Processor
     config: TransformerConfig
+    weights: Weights | None = None
     state: TrainingState | None = None
 
 
@@ -72,7 +82,7 @@ def prepare_training(settings: TrainSettings, spec: DataSpec, output: Path, *, f
     Raises OutputError where the output exists, DataError, UnknownNameError, RefusedError.
     """
     settings.model_config_for(vocab_size=settings.vocab_size, num_labels=2)
-    check_framework(settings.framework)
+    check_framework(settings)
     _check_output(output, force=force)
     dataset = load_dataset(spec)
     processor = train_processor(
@@ -87,13 +97,49 @@ def prepare_training(settings: TrainSettings, spec: DataSpec, output: Path, *, f
     return Prepared(settings=settings, dataset=dataset, processor=processor, config=config)
 
 
+def prepare_continued(
+    settings: TrainSettings, checkpoint: Checkpoint, spec: DataSpec | None, output: Path, *, force: bool
+) -> Prepared:
+    """Read the data that a checkpoint is trained further on: `spec`, or what it was trained on before.
+
+    Raises OutputError where the output exists, DataError, RefusedError where its labels are not the checkpoint's.
+    """
+    check_framework(settings)
+    _check_output(output, force=force)
+    if spec is not None:
+        dataset = load_dataset(spec)
+    elif checkpoint.data is not None:
+        dataset = reload_data(checkpoint.data)
+    else:
+        raise DataError(f"the checkpoint {checkpoint.name} does not say what it was trained on: give --data")
+    check_labels(dataset.labels, checkpoint, "--from")
+    return Prepared(
+        settings=settings,
+        dataset=dataset,
+        processor=checkpoint.processor,
+        config=checkpoint.config.model_copy(update={"dropout": settings.dropout}),
+        weights=checkpoint.weights,
+    )
+
+
+def check_labels(labels: Sequence[str], checkpoint: Checkpoint, option: str) -> None:
+    """Raise RefusedError, naming a label, unless a checkpoint given with `option` has the data's labels."""
+    other = sorted(set(labels) ^ set(checkpoint.labels))
+    if other:
+        where = "the data" if other[0] in labels else f"the checkpoint {checkpoint.name}"
+        raise RefusedError(
+            f"{option} {checkpoint.name}: its {len(checkpoint.labels)} labels are not the {len(labels)} of the data "
+            f"({other[0]!r} is one of {where} alone)"
+        )
+
+
 def prepare_resumed(output: Path, *, force: bool) -> Prepared:
     """Read the state beside `output` and the data it was training on.
 
     Raises CheckpointError where there is no state or it is broken, DataError where the data has changed.
     """
     state = load_state(output)
-    check_framework(state.header.settings.framework)
+    check_framework(state.header.settings)
     _check_output(output, force=force)
     return Prepared(
         settings=state.header.settings,
@@ -121,18 +167,25 @@ def run_training(
 ) -> TrainingOutcome:
     """Train to the end and write the checkpoint, or stop after some step and write the state.
 
-    Raises MissingExtraError without the framework, OutputError where nothing can be written, EdgekitError when the
-    loss is no longer a number.
+    Raises MissingExtraError without the framework, OutputError where nothing can be written, DivergedError when the
+    loss is no longer a number; where training goes on from a checkpoint, that ends it with the best weights so far.
     """
     settings, dataset, processor = prepared.settings, prepared.dataset, prepared.processor
     ngrams = ngram_matrix(processor, settings.ngrams)
-    trainer = make_trainer(prepared.config, initial_weights(prepared.config, settings.seed), settings, ngrams)
+    weights = prepared.weights or initial_weights(prepared.config, settings.seed)
+    trainer = make_trainer(prepared.config, weights, settings, ngrams)
     position, best, before_s = _restore(prepared.state, trainer)
     started = time.monotonic()
+    source = TextEpochs(dataset.train, dataset.labels, processor, settings)
+    validation = encode_examples(dataset.validation, dataset.labels, processor)
+    if prepared.weights is not None:
+        for batch in islice(source.batches(0), FIRST_BATCHES):
+            trainer.observe(batch)
+        position.start_accuracy, best = accuracy_of(trainer, validation), prepared.weights
     finished, best = run_loop(
         trainer,
-        TextEpochs(dataset.train, dataset.labels, processor, settings),
-        encode_examples(dataset.validation, dataset.labels, processor),
+        source,
+        validation,
         settings,
         position,
         best,
@@ -169,7 +222,7 @@ def _restore(state: TrainingState | None, trainer: Trainer) -> tuple[Position, W
 def _score(prepared: Prepared, weights: Weights) -> ClassificationMetrics:
     dataset = prepared.dataset
     test = encode_examples(dataset.test, dataset.labels, prepared.processor)
-    trainer = make_trainer(prepared.config, weights, prepared.settings)
+    trainer = make_trainer(prepared.config, weights, prepared.settings.model_copy(update={"qat": "none"}))
     return classification_metrics(test.labels, predict_labels(trainer, test.rows), dataset.labels)
 
 
@@ -191,6 +244,8 @@ def _report(prepared: Prepared, position: Position, seconds: float, test: Classi
             **{module: installed_version(module) or "unknown" for module in modules},
         },
         test=test,
+        start_accuracy=position.start_accuracy,
+        stopped=position.stopped,
     )
 
 
