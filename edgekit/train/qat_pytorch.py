@@ -26,7 +26,7 @@ from edgekit.train.qat import RANGE_RATE, Tap, attach, taps
 _disabled = logging.root.manager.disable
 logging.disable(logging.WARNING)  # torchao 0.18 warns of each CUDA library that it can't load
 try:
-    from torchao.quantization.quant_primitives import MappingType, _fake_quantize_affine, choose_qparams_affine
+    from torchao.quantization.quant_primitives import _fake_quantize_affine
 finally:
     logging.disable(_disabled)
 
@@ -66,17 +66,14 @@ class FakeQuantizer:
 
 def fake_quantize_weight(name: str, weight: Tensor, scheme: QatScheme) -> Tensor:
     """Return what a weight [out, in] is once stored; scales are constants to the gradient."""
-    block, largest = scale_shape(name, tuple(weight.shape), scheme), LARGEST[scheme]
+    (rows, columns), largest = scale_shape(name, tuple(weight.shape), scheme), LARGEST[scheme]
+    blocks = weight.reshape(weight.shape[0] // rows, rows, weight.shape[1] // columns, columns)
     with torch.no_grad():
-        scale, _ = choose_qparams_affine(
-            weight, MappingType.SYMMETRIC, block, torch.int8, -largest, largest, eps=SMALLEST_BOUND / largest
-        )
-        if scheme == "int4-weight" and block[1] == BLOCK:
+        scale = blocks.abs().amax((1, 3), keepdim=True).clamp(min=SMALLEST_BOUND) / largest
+        if scheme == "int4-weight" and columns == BLOCK:
             scale = scale.to(torch.bfloat16).to(torch.float16).to(torch.float32)
-        scale = scale.view(weight.shape[0] // block[0], weight.shape[1] // block[1])
-        scale = scale.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
         divisor = torch.where(scale == 0, 1.0, scale)  # float16 has no scale this small: the block becomes 0
-    return _fake_quantize(weight / divisor, torch.tensor(0), largest) * scale
+    return (_fake_quantize(blocks / divisor, torch.tensor(0), largest) * scale).reshape(weight.shape)
 
 
 def fake_quantize_rows(x: Tensor) -> Tensor:
@@ -102,8 +99,9 @@ def fake_quantize_range(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def _fake_quantize(steps: Tensor, zero_point: Tensor, largest: int | None = None) -> Tensor:
     """Round x / scale to the integers of int8 (or -largest to largest) by torchao, the gradient straight through.
 
-    torchao 0.18 multiplies by 1 / scale, where ai-edge-quantizer divides, and so rounds some weights the other way.
-    Here it is given x / scale, and a scale of 1 for each zero point: one, or one for each row of the last axis.
+    torchao 0.18 multiplies by 1 / scale, where ai-edge-quantizer divides, and so rounds some weights the other way; its
+    own scales of int4 are max|w| / 7.5, and those of a matrix of one column are one for all. So it is given x / scale
+    here, and a scale of 1 for each zero point: one, or one for each row of the last axis.
     """
     lowest, highest = (LOW, HIGH) if largest is None else (-largest, largest)
     block = tuple(steps.shape) if zero_point.dim() == 0 else (*(1 for _ in steps.shape[:-1]), steps.shape[-1])
