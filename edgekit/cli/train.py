@@ -85,9 +85,9 @@ def run_train(  # one parameter per option, as Typer wants them
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.", rich_help_panel=_TRAINING)] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per step.", rich_help_panel=_TRAINING)] = 64,
     learning_rate: Annotated[
-        float | None,
-        typer.Option(help="Highest learning rate; else 0.002, with --from 0.0005.", rich_help_panel=_TRAINING),
-    ] = None,
+        float,
+        typer.Option(help="Highest learning rate; with --from, 0.0005 unless given.", rich_help_panel=_TRAINING),
+    ] = 2e-3,
     weight_decay: Annotated[
         float, typer.Option(help="AdamW's decay (not of norms and biases).", rich_help_panel=_TRAINING)
     ] = 0.05,
@@ -215,18 +215,17 @@ def _start(params: dict[str, Any], given: set[str]) -> tuple["Checkpoint | None"
     """The checkpoint that training goes on from, if any, and the settings: those of the model are then its own."""
     from edgekit.checkpoint import load_checkpoint
     from edgekit.errors import RefusedError
-    from edgekit.train.settings import LEARNING_RATE, LEARNING_RATE_FURTHER, TrainSettings, settings_of_model
+    from edgekit.train.settings import LEARNING_RATE_FURTHER, TrainSettings, settings_of_model
 
     values = {name: params[name] for name in TrainSettings.model_fields}
     if params["from_checkpoint"] is None:
-        return None, values | {"learning_rate": params["learning_rate"] or LEARNING_RATE}
+        return None, values
     checkpoint = load_checkpoint(params["from_checkpoint"])
     kept = settings_of_model(checkpoint.config, checkpoint.metrics)
     for name in sorted(given & {*kept, "size", "tokenizer", "lowercase", "strip_placeholders"} - {"dropout"}):
         raise RefusedError(f"--{name.replace('_', '-')} is the checkpoint's own with --from: leave it out")
-    own = {"framework": checkpoint.framework, "dropout": checkpoint.config.dropout, **kept}
+    own = {"framework": checkpoint.framework, "learning_rate": LEARNING_RATE_FURTHER, **kept}
     values |= {name: value for name, value in own.items() if name not in given}
-    values["learning_rate"] = params["learning_rate"] or LEARNING_RATE_FURTHER
     values["from_checkpoint"] = str(checkpoint.path.expanduser().absolute())
     return checkpoint, values
 

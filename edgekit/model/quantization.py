@@ -35,6 +35,19 @@ def quantizes_weight(name: str) -> bool:
     return name.endswith(".weight") and "norm." not in name and name != "embed.positions.weight"
 
 
+def folded_norm(name: str) -> str | None:
+    """Return the norm whose weight litert-torch 0.10 multiplies into this weight before it is quantized, if any."""
+    block, _, leaf = name.removesuffix(".weight").partition(".attention.")
+    if leaf in ("query", "key", "value"):
+        return f"{block}.attention_norm"
+    return name.replace("ffn.up.weight", "ffn_norm") if name.endswith("ffn.up.weight") else None
+
+
+def folded_number(name: str, head_dim: int) -> float:
+    """Return the number that converters multiply into this weight: the scale of attention, into the query's."""
+    return float(head_dim**-0.5) if name.endswith("attention.query.weight") else 1.0
+
+
 def fake_quantize_weight(name: str, weight: Floats, scheme: QatScheme) -> Floats:
     """Return what a weight [out, in] is once stored: round(w / scale) · scale, half to even.
 

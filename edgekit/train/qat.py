@@ -6,7 +6,7 @@ methods of theirs are wrapped.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Literal
 
@@ -25,6 +25,9 @@ Kind = Literal["rows", "range", "scores", "probabilities"]
 class Tap:
     """A tensor that is fake-quantized: what `method` of `module` takes first (`before`) or gives.
 
+    `folded`: the module is a norm whose weight and bias are folded into the products behind it, so that its output is
+    quantized as it is without them.
+
     `method` "" is the module's own call. `rows` have a range each, as they come; a `range` is tracked; `scores` are so
     with masked ones left out; `probabilities` are in [0, 1].
     """
@@ -33,6 +36,7 @@ class Tap:
     method: str = ""
     before: bool = False
     kind: Kind = "range"
+    folded: bool = False
 
     @property
     def name(self) -> str:
@@ -43,17 +47,18 @@ class Tap:
 def taps(config: TransformerConfig, scheme: QatScheme) -> tuple[Tap, ...]:
     """Return the tensors that `scheme` quantizes in TFLite.
 
-    int4-weight: what goes into products with weights. int8: what every module gives, and the steps of attention; not
-    the steps inside norms and activations, which differ between converters. Shared layers share their ranges.
+    As in files by way of litert-torch, the better route. int4-weight: what goes into products with weights. int8: what
+    every module gives, and the steps of attention; not the steps inside norms and activations, which differ between
+    converters. Shared layers share their ranges.
     """
     blocks = [f"blocks.{index}." for index in range(config.num_blocks)]
     if scheme == "int4-weight":
         found = [Tap(module="embed.project", before=True)] if config.embedding_size is not None else []
         for block in blocks:
-            found += [Tap(module=f"{block}{norm}") for norm in ("attention_norm", "ffn_norm")]
+            found += [Tap(module=f"{block}{norm}", folded=True) for norm in ("attention_norm", "ffn_norm")]
             found += [Tap(module=f"{block}{linear}", before=True) for linear in ("attention.output", "ffn.down")]
         found.append(Tap(module="classifier", before=True))
-        return tuple(Tap(module=tap.module, before=tap.before, kind="rows") for tap in found)
+        return tuple(replace(tap, kind="rows") for tap in found)
     found = [Tap(module="embed")]
     for block in blocks:
         found += _int8_taps(block, fused=config.activation == "relu")
@@ -64,14 +69,14 @@ def _int8_taps(block: str, *, fused: bool) -> list[Tap]:
     """Those of one block; `fused`: the activation is part of the product before it."""
     attention = f"{block}attention"
     return [
-        Tap(module=f"{block}attention_norm"),
+        Tap(module=f"{block}attention_norm", folded=True),
         *(Tap(module=f"{attention}.{part}") for part in ("query", "key", "value")),
         Tap(module=attention, method="masked_scores", kind="scores"),
         Tap(module=attention, method="probabilities", kind="probabilities"),
         Tap(module=f"{attention}.output", before=True),
         Tap(module=f"{attention}.output"),
         Tap(module=f"{block}ffn_norm", before=True),
-        Tap(module=f"{block}ffn_norm"),
+        Tap(module=f"{block}ffn_norm", folded=True),
         *(() if fused else (Tap(module=f"{block}ffn.up"),)),
         Tap(module=f"{block}ffn.down", before=True),
         Tap(module=f"{block}ffn.down"),

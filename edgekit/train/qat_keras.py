@@ -1,6 +1,6 @@
 """Fake quantization in TensorFlow: the arithmetic of `edgekit.model.quantization`, as in `qat_pytorch.py`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,13 @@ from edgekit.model.quantization import (
     MASK_MARGIN,
     SMALLEST_BOUND,
     QatScheme,
+    folded_norm,
+    folded_number,
     quantizes_weight,
     scale_shape,
 )
 from edgekit.model.weights import MASKED_SCORE
-from edgekit.train.qat import RANGE_RATE, Tap, attach, taps
+from edgekit.train.qat import RANGE_RATE, Tap, attach, find_module, taps
 
 _round = tf.grad_pass_through(tf.round)  # half to even
 
@@ -29,14 +31,15 @@ class FakeQuantizer:
     """Rounds weights and activations of Encoders as a scheme does; `ranges` are [low, high] by tap."""
 
     def __init__(self, config: TransformerConfig, scheme: QatScheme) -> None:
-        self.scheme = scheme
+        self.scheme, self._head_dim = scheme, config.head_dim
         self._taps = taps(config, scheme)
         self.ranges = {tap.name: tf.Variable([0.0, 0.0]) for tap in self._taps if tap.kind in ("range", "scores")}
 
     def attach(self, model: Encoder, *, watch: bool) -> None:
         """Round the activations of `model`; with `watch`, each run moves the ranges."""
         for tap in self._taps:
-            attach(model, tap, partial(self._activations, tap, watch=watch))
+            change = partial(self._activations, tap, watch=watch)
+            attach(model, tap, partial(_unfolded, find_module(model, tap.module), change) if tap.folded else change)
 
     def weights(self, kernels: Mapping[str, Any]) -> dict[str, Any]:
         """Return the variables that are stored in integers, rounded: neutral names, Keras's layout."""
@@ -45,7 +48,11 @@ class FakeQuantizer:
             if name == "embed.tokens.weight":
                 found[name] = fake_quantize_weight(name, value, self.scheme)
             elif quantizes_weight(name):
-                found[name] = tf.transpose(fake_quantize_weight(name, tf.transpose(value), self.scheme))
+                norm = folded_norm(name)
+                factor = folded_number(name, self._head_dim) * (
+                    tf.stop_gradient(kernels[f"{norm}.weight"]) if norm else 1
+                )
+                found[name] = tf.transpose(fake_quantize_weight(name, tf.transpose(value), self.scheme, factor))
         return found
 
     def _activations(self, tap: Tap, x: Any, *, watch: bool) -> Any:
@@ -62,17 +69,32 @@ class FakeQuantizer:
         return fake_quantize_range(x, low, high)
 
 
-def fake_quantize_weight(name: str, weight: Any, scheme: QatScheme) -> Any:
-    """Return what a weight [out, in] is once stored; scales are constants to the gradient."""
+def fake_quantize_weight(name: str, weight: Any, scheme: QatScheme, factor: Any = 1.0) -> Any:
+    """Return what a weight [out, in] is once stored multiplied by `factor` [in]; scales are constants to the gradient.
+
+    The factor is divided by again: what it stands for is still to be done by the model.
+    """
     (rows, columns), largest = scale_shape(name, tuple(weight.shape), scheme), LARGEST[scheme]
     shape = (weight.shape[0] // rows, rows, weight.shape[1] // columns, columns)
-    blocks = tf.reshape(weight, shape)
+    blocks = tf.reshape(weight * factor, shape)
     bound = tf.maximum(tf.reduce_max(tf.abs(tf.stop_gradient(blocks)), (1, 3), keepdims=True), SMALLEST_BOUND)
-    scale = bound / float(largest)
+    scale = _divide(bound, largest)
     if scheme == "int4-weight" and columns == BLOCK:
         scale = tf.cast(tf.cast(tf.cast(scale, tf.bfloat16), tf.float16), tf.float32)
     divisor = tf.where(scale == 0, 1.0, scale)  # float16 has no scale this small: the block becomes 0
-    return tf.reshape(_fake_quantize(blocks / divisor, 0.0, largest) * scale, weight.shape)
+    rounded = tf.reshape(_fake_quantize(blocks / divisor, 0.0, largest) * scale, weight.shape)
+    return rounded / _not_zero(factor)
+
+
+def _unfolded(norm: Any, change: Callable[[Any], Any], y: Any) -> Any:
+    """Let `change` act on what a norm gives as it is without its weight and bias."""
+    weight = norm.gamma if hasattr(norm, "gamma") else norm.scale
+    bias = norm.beta if hasattr(norm, "beta") else 0.0
+    return change((y - bias) / _not_zero(weight)) * weight + bias
+
+
+def _not_zero(factor: Any) -> Any:
+    return tf.where(tf.equal(factor, 0.0), 1.0, factor)
 
 
 def fake_quantize_rows(x: Any) -> Any:
@@ -90,7 +112,7 @@ def fake_quantize_rows(x: Any) -> Any:
 def fake_quantize_range(x: Any, low: Any, high: Any) -> Any:
     """Return x in int8 with one range for all of it; beyond the range the gradient is 0."""
     bottom, top = tf.minimum(low, 0.0), tf.maximum(high, 0.0)
-    scale = tf.stop_gradient(tf.maximum(top - bottom, SMALLEST_BOUND) / 255)
+    scale = tf.stop_gradient(_divide(tf.maximum(top - bottom, SMALLEST_BOUND), 255))
     return _fake_quantize(x / scale, tf.stop_gradient(tf.round(LOW - bottom / scale))) * scale
 
 
@@ -98,6 +120,15 @@ def _fake_quantize(steps: Any, zero_point: Any, largest: int | None = None) -> A
     """Round x / scale to the integers of int8 (or -largest to largest), the gradient straight through."""
     lowest, highest = (LOW, HIGH) if largest is None else (-largest, largest)
     return tf.clip_by_value(_round(steps) + zero_point, lowest, highest) - zero_point
+
+
+def _divide(x: Any, number: int) -> Any:
+    """Return x / number in float32.
+
+    By way of float64: of a division by a constant, TensorFlow 2.21's graphs make a product with 1 / number, which is
+    rounded twice; weights half a step between two integers, as those that were int4 before, then fall either way.
+    """
+    return tf.cast(tf.cast(x, tf.float64) / number, tf.float32)
 
 
 def _widen(seen: Any, x: Any, *, scores: bool) -> None:

@@ -1,8 +1,9 @@
 """Fake quantization in PyTorch: ranges and scales of `edgekit.model.quantization`, rounded through torchao."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +18,13 @@ from edgekit.model.quantization import (
     MASK_MARGIN,
     SMALLEST_BOUND,
     QatScheme,
+    folded_norm,
+    folded_number,
     quantizes_weight,
     scale_shape,
 )
 from edgekit.model.weights import MASKED_SCORE
-from edgekit.train.qat import RANGE_RATE, Tap, attach, taps
+from edgekit.train.qat import RANGE_RATE, Tap, attach, find_module, taps
 
 _disabled = logging.root.manager.disable
 logging.disable(logging.WARNING)  # torchao 0.18 warns of each CUDA library that it can't load
@@ -35,22 +38,25 @@ class FakeQuantizer:
     """Rounds weights and activations of Encoders as a scheme does; `ranges` are [low, high] by tap."""
 
     def __init__(self, config: TransformerConfig, scheme: QatScheme) -> None:
-        self.scheme = scheme
+        self.scheme, self._head_dim = scheme, config.head_dim
         self._taps = taps(config, scheme)
         self.ranges = {tap.name: torch.zeros(2) for tap in self._taps if tap.kind in ("range", "scores")}
 
     def attach(self, model: Encoder, *, watch: bool) -> None:
         """Round the activations of `model`; with `watch`, each run moves the ranges."""
         for tap in self._taps:
-            attach(model, tap, partial(self._activations, tap, watch=watch))
+            change = partial(self._activations, tap, watch=watch)
+            attach(model, tap, partial(_unfolded, find_module(model, tap.module), change) if tap.folded else change)
 
     def weights(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return those of the parameters that are stored in integers, rounded."""
-        return {
-            name: fake_quantize_weight(name, parameter, self.scheme)
-            for name, parameter in parameters.items()
-            if quantizes_weight(name)
-        }
+        found = {}
+        for name, parameter in parameters.items():
+            if quantizes_weight(name):
+                norm = folded_norm(name)
+                factor = folded_number(name, self._head_dim) * (parameters[f"{norm}.weight"].detach() if norm else 1)
+                found[name] = fake_quantize_weight(name, parameter, self.scheme, factor)
+        return found
 
     def _activations(self, tap: Tap, x: Tensor, *, watch: bool) -> Tensor:
         if tap.kind == "rows":
@@ -64,16 +70,31 @@ class FakeQuantizer:
         return fake_quantize_range(x, low, seen[1])
 
 
-def fake_quantize_weight(name: str, weight: Tensor, scheme: QatScheme) -> Tensor:
-    """Return what a weight [out, in] is once stored; scales are constants to the gradient."""
+def fake_quantize_weight(name: str, weight: Tensor, scheme: QatScheme, factor: Tensor | float = 1) -> Tensor:
+    """Return what a weight [out, in] is once stored multiplied by `factor` [in]; scales are constants to the gradient.
+
+    The factor is divided by again: what it stands for is still to be done by the model.
+    """
     (rows, columns), largest = scale_shape(name, tuple(weight.shape), scheme), LARGEST[scheme]
-    blocks = weight.reshape(weight.shape[0] // rows, rows, weight.shape[1] // columns, columns)
+    blocks = (weight * factor).reshape(weight.shape[0] // rows, rows, weight.shape[1] // columns, columns)
     with torch.no_grad():
         scale = blocks.abs().amax((1, 3), keepdim=True).clamp(min=SMALLEST_BOUND) / largest
         if scheme == "int4-weight" and columns == BLOCK:
             scale = scale.to(torch.bfloat16).to(torch.float16).to(torch.float32)
         divisor = torch.where(scale == 0, 1.0, scale)  # float16 has no scale this small: the block becomes 0
-    return (_fake_quantize(blocks / divisor, torch.tensor(0), largest) * scale).reshape(weight.shape)
+    rounded = (_fake_quantize(blocks / divisor, torch.tensor(0), largest) * scale).reshape(weight.shape)
+    return rounded / _not_zero(factor)
+
+
+def _unfolded(norm: Any, change: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+    """Let `change` act on what a norm gives as it is without its weight and bias."""
+    weight, bias = norm.weight, getattr(norm, "bias", 0.0)
+    return change((y - bias) / _not_zero(weight)) * weight + bias
+
+
+def _not_zero(factor: Tensor | float) -> Tensor:
+    factor = torch.as_tensor(factor)
+    return torch.where(factor == 0, 1.0, factor)
 
 
 def fake_quantize_rows(x: Tensor) -> Tensor:

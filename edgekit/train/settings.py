@@ -13,7 +13,6 @@ from edgekit.program import Framework
 from edgekit.text.augment import Augmentation
 from edgekit.text.processor import TokenizerKind
 
-LEARNING_RATE = 2e-3
 LEARNING_RATE_FURTHER = 5e-4  # of a training that goes on from a checkpoint
 
 
@@ -52,7 +51,7 @@ class TrainSettings(BaseModel):
     shared_layers: bool = False
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=LEARNING_RATE, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)

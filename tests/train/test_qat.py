@@ -22,13 +22,16 @@ from edgekit.model.config import TransformerConfig
 from edgekit.model.quantization import QatScheme, fake_quantize_range, fake_quantize_rows, fake_quantize_weight
 from edgekit.model.weights import Weights, initial_weights
 from edgekit.program import FRAMEWORKS, Framework
-from edgekit.proof.golden import Golden, Step, stack_outputs, write_golden
+from edgekit.proof.golden import Golden, Step, read_golden, stack_outputs, write_golden
+from edgekit.proof.prove import choose_samples
 from edgekit.proof.replay import replay_steps
 from edgekit.train import qat_pytorch
 from edgekit.train.batches import Batch
 from edgekit.train.qat import taps
 from edgekit.train.settings import TrainSettings
 from edgekit.train.trainer import StepPlan, Trainer, make_trainer
+from tests.export.quantized import Quantized, trained_checkpoint
+from tests.export.routes import Routes
 
 from edgekit.train import qat_keras  # isort: skip - edgekit.model.keras chooses the backend first
 
@@ -215,7 +218,6 @@ OTHER: dict[str, object] = {
     "activation": "relu",
     "shared_layers": True,
     "pooling": "first",
-    "embedding_size": None,
 }
 
 
@@ -229,8 +231,10 @@ def test_whole_models_agree_between_the_frameworks(scheme: QatScheme, options: d
     logits = [one.logits(texts.ids, texts.mask) for one in (first, second)]
     changed = np.abs(logits[0] - plain)
     assert changed.max() > 1e-2
-    # A tie that falls the other way moves an activation by one step: rare, and small beside what rounding does.
-    assert np.abs(logits[0] - logits[1]).mean() < 0.05 * changed.mean()
+    # An activation half a step between two integers may fall either way, and moves its text's logits: rare.
+    difference = np.abs(logits[0] - logits[1])
+    assert difference.mean() < 0.05 * changed.mean()
+    assert (difference.max(-1) < 1e-3).mean() >= 0.75
     for one in (first, second):
         one.step(texts, StepPlan(step=0, learning_rate=1e-3, average_decay=0.0, seed=0))
     states = [one.state() for one in (first, second)]
@@ -247,7 +251,7 @@ def test_whole_models_agree_between_the_frameworks(scheme: QatScheme, options: d
 
 @pytest.mark.parametrize(("framework", "scheme"), [("torch", "int8"), ("torch", "int4-weight"), ("tensorflow", "int8")])
 def test_a_state_continues_bit_for_bit(framework: Framework, scheme: QatScheme) -> None:
-    shape = config(dropout=0.2)
+    shape = config(dropout=0.2, num_layers=1, embedding_size=None)
     whole, again = (
         trainer(framework, scheme, shape),
         make_trainer(shape, weights(shape), TrainSettings(framework=framework, qat=scheme, weight_decay=0.1)),
@@ -268,3 +272,25 @@ def test_masked_scores_do_not_stretch_the_range(framework: Framework) -> None:
     low, high = state["range/blocks.0.attention.masked_scores"]
     assert -50 < low < 0 < high < 50
     assert quantization.masked_low(float(low), float(high)) <= -8 - 2 * high
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_whole_model_is_what_its_exported_file_answers(framework: Framework, tmp_path: Path) -> None:
+    made = trained_checkpoint(tmp_path)
+    quantized = Quantized(routes=Routes(folder=tmp_path, checkpoint=made), folder=tmp_path)
+    choose_samples(made, None).write_steps(tmp_path / "steps.npz")
+    ids, mask = (
+        np.stack([step.inputs[name][0] for step in read_golden(tmp_path / "steps.npz").steps])
+        for name in ("ids", "mask")
+    )
+    plain, rounded = (
+        make_trainer(made.config, made.weights, TrainSettings.model_validate({"framework": framework, "qat": qat}))
+        for qat in ("none", "int4-weight")
+    )
+    path, _ = quantized.make("tflite", "int4-weight")
+    answered = stack_outputs(replay_steps(path, "litert", tmp_path / "steps.npz").produced.steps, "logits")
+    difference = np.abs(rounded.logits(ids, mask) - answered.reshape(len(ids), -1))
+    changed = np.abs(plain.logits(ids, mask) - answered.reshape(len(ids), -1))
+    assert difference.mean() < 0.15 * changed.mean()
+    assert np.median(difference) < 0.1 * np.median(changed)
