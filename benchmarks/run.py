@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("language_id", "frameworks", "routes", "schemes", "startup", "fidelity")
+BENCHMARKS = ("language_id", "frameworks", "routes", "schemes", "qat", "startup", "fidelity")
 
 
 def main() -> None:

@@ -124,6 +124,9 @@ class KerasTrainer:
         weights = encoder_weights(self.average)
         if self.table is not None:
             weights[TOKENS] = self.table.folded(self.averages).numpy()
+        if self.rounding is not None:
+            for name, value in self.rounding.weights(dict(zip(self.names, self.averages, strict=True))).items():
+                weights[name] = np.ascontiguousarray(value.numpy() if name == TOKENS else value.numpy().T)
         return weights
 
     def state(self) -> Weights:

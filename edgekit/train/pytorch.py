@@ -103,6 +103,8 @@ class PytorchTrainer:
         weights = encoder_weights(self.average)
         if self.table is not None:
             weights[TOKENS] = self.table.folded(self.averages).numpy()
+        if self.rounding is not None:
+            weights |= {name: value.numpy() for name, value in self.rounding.weights(self.averages).items()}
         return weights
 
     def state(self) -> Weights:

@@ -2,7 +2,8 @@
 
 Weights stay float32 and are rounded each time the model runs, as `edgekit.model.quantization` defines it; gradients
 pass the rounding as if it were not there (the straight-through estimator, arXiv:1308.3432). Models know nothing of it:
-methods of theirs are wrapped.
+methods of theirs are wrapped. The checkpoint holds the rounded weights, so that its float32 model answers much as the
+quantized file will, and quantizing finds the same integers again.
 """
 
 from collections.abc import Callable

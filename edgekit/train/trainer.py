@@ -50,7 +50,7 @@ class Trainer(Protocol):
         """Return the averaged weights' logits, float32 [batch, num_labels], without dropout, rounded as `qat` says."""
 
     def weights(self) -> Weights:
-        """Return a copy of the averaged weights by neutral name."""
+        """Return a copy of the averaged weights by neutral name; with `qat` rounded, which rounding again keeps."""
 
     def state(self) -> Weights:
         """Return a copy of everything that the next steps depend on."""

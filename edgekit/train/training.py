@@ -34,7 +34,8 @@ class TrainingReport(BaseModel):
     `seconds` is the time spent in the loop and on the scores; `best_epoch` (from 1) is the one whose weights were
     kept, `validation_accuracy` its; `test` is of the test part of the data. Of a training that went on from a
     checkpoint, `start_accuracy` is that one's validation accuracy, and `best_epoch` 0 where none was better; `stopped`
-    says why it ended before its time. With `qat` all of these are of rounded weights, but `test` is of float ones.
+    says why it ended before its time. With `qat`, weights and activations were rounded for all of these but `test`,
+    where only weights are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

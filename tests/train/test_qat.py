@@ -294,3 +294,17 @@ def test_a_whole_model_is_what_its_exported_file_answers(framework: Framework, t
     changed = np.abs(plain.logits(ids, mask) - answered.reshape(len(ids), -1))
     assert difference.mean() < 0.15 * changed.mean()
     assert np.median(difference) < 0.1 * np.median(changed)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_what_it_gives_is_rounded_and_rounds_to_itself(framework: Framework, scheme: QatScheme) -> None:
+    shape = config(hidden_size=64)
+    made = trainer(framework, scheme, shape)
+    kept = made.weights()
+    again = make_trainer(shape, kept, TrainSettings(framework=framework, qat=scheme)).weights()
+    for name, tensor in kept.items():
+        bound = np.abs(tensor).max()
+        np.testing.assert_allclose(again[name], tensor, atol=1e-6 * bound, err_msg=name)
+        assert np.array_equal(tensor, weights(shape)[name]) is not quantization.quantizes_weight(name), name
+    assert len(np.unique(kept["blocks.0.ffn.down.weight"][0, :32])) <= (15 if scheme == "int4-weight" else 32)
