@@ -36,6 +36,15 @@ def run_train(  # one parameter per option, as Typer wants them
             "learn to bear it; then export with --quantize of that scheme."
         ),
     ] = "none",
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="Learn also from this checkpoint's answers; its labels must be those of the data."),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Softens the teacher's answers.")] = 2.0,
+    teacher_weight: Annotated[float, typer.Option(help="Share of the teacher's answers in the loss, 0 to 1.")] = 0.5,
+    hidden_weight: Annotated[
+        float, typer.Option(help="Weight of the teacher's hidden states, where both have one tokenizer; 0: none.")
+    ] = 0.1,
     data: Annotated[
         str, typer.Option(help="A .tsv, .csv, .jsonl or .parquet file, or ui-strings.", rich_help_panel=_DATA)
     ] = "ui-strings",
@@ -158,6 +167,8 @@ def run_train(  # one parameter per option, as Typer wants them
         edgekit train --resume -o checkpoints/alps
 
         edgekit train --from checkpoints/alps --qat int4-weight -o checkpoints/alps-int4
+
+        edgekit train --teacher checkpoints/alps --size nano --languages de,fr,it -o checkpoints/alps-nano
     """
     from edgekit.cli.train_view import TrainingView
     from edgekit.train.interrupt import stop_on_interrupt
@@ -218,6 +229,8 @@ def _start(params: dict[str, Any], given: set[str]) -> tuple["Checkpoint | None"
     from edgekit.train.settings import LEARNING_RATE_FURTHER, TrainSettings, settings_of_model
 
     values = {name: params[name] for name in TrainSettings.model_fields}
+    if params["teacher"] is not None:
+        values["teacher"] = _absolute(params["teacher"])
     if params["from_checkpoint"] is None:
         return None, values
     checkpoint = load_checkpoint(params["from_checkpoint"])
@@ -226,8 +239,13 @@ def _start(params: dict[str, Any], given: set[str]) -> tuple["Checkpoint | None"
         raise RefusedError(f"--{name.replace('_', '-')} is the checkpoint's own with --from: leave it out")
     own = {"framework": checkpoint.framework, "learning_rate": LEARNING_RATE_FURTHER, **kept}
     values |= {name: value for name, value in own.items() if name not in given}
-    values["from_checkpoint"] = str(checkpoint.path.expanduser().absolute())
+    values["from_checkpoint"] = _absolute(checkpoint.path)
     return checkpoint, values
+
+
+def _absolute(path: Path) -> str:
+    """A checkpoint's folder as settings keep it: found from any working folder."""
+    return str(path.expanduser().absolute())
 
 
 def _data_spec(params: dict[str, Any]) -> "DataSpec":
@@ -270,8 +288,8 @@ def _check_same(params: dict[str, Any], given: set[str], settings: Any, data: An
         typed["languages"] = tuple(split_list(typed["languages"]))
     if typed.get("data", NAME) != NAME:
         typed["data"] = str(Path(typed["data"]).expanduser().absolute())
-    if "from_checkpoint" in typed:
-        typed["from_checkpoint"] = str(typed["from_checkpoint"].expanduser().absolute())
+    for name in {"from_checkpoint", "teacher"} & set(typed):
+        typed[name] = _absolute(typed[name])
     for name, value in typed.items():
         if value != stored[name]:
             option = _OPTIONS.get(name, name.replace("_", "-"))

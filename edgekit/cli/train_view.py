@@ -45,6 +45,14 @@ class TrainingView:
             f"{settings.tokenizer} tokenizer with {config.vocab_size:,} ids, {settings.framework}"
         )
 
+        if prepared.teacher is not None:
+            states = (
+                "and hidden states"
+                if prepared.teacher.compares_states
+                else ("alone: its tokenizer is another, so hidden states are of other tokens and not compared")
+            )
+            self.remark(f"Learning from the answers of {settings.teacher} {states}")
+
     @contextmanager
     def progress(self, epochs: int) -> Iterator[None]:
         """Show the bar while the block runs."""

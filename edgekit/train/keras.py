@@ -13,6 +13,8 @@ from edgekit.model.config import TransformerConfig
 from edgekit.model.keras import Encoder, build_encoder, classification_loss, encoder_weights
 from edgekit.model.weights import Weights, keras_variables
 from edgekit.train.batches import Batch
+from edgekit.train.distillation import PROJECT, Teacher, initial_projection
+from edgekit.train.distillation_keras import Distiller
 from edgekit.train.ngrams import GRAMS, TOKENS, NgramMatrix, initial_grams
 from edgekit.train.qat_keras import FakeQuantizer
 from edgekit.train.settings import TrainSettings
@@ -33,7 +35,12 @@ class KerasTrainer:
     """
 
     def __init__(
-        self, config: TransformerConfig, weights: Weights, settings: TrainSettings, ngrams: NgramMatrix | None = None
+        self,
+        config: TransformerConfig,
+        weights: Weights,
+        settings: TrainSettings,
+        ngrams: NgramMatrix | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.settings = settings
         self.step_count = 0
@@ -44,7 +51,7 @@ class KerasTrainer:
         self.averages = [variable.value for variable in self.average.trainable_variables]
         self.table = None
         if ngrams is not None:
-            self.table = _NgramTable(ngrams, self.names.index(TOKENS))
+            self.table = _NgramTable(ngrams, self.names.index(TOKENS), len(self.names))
             grams = initial_grams(ngrams, config.token_size, settings.seed)
             self.names.append(GRAMS)
             self.variables.append(tf.Variable(grams))
@@ -54,12 +61,18 @@ class KerasTrainer:
             self.rounding = FakeQuantizer(config, settings.qat)
             self.rounding.attach(self.model, watch=True)
             self.rounding.attach(self.average, watch=False)
+        self.distiller = None if teacher is None else Distiller(teacher, self.model, settings)
+        if teacher is not None and teacher.compares_states and settings.hidden_weight:
+            projection = initial_projection(teacher.config, config, settings.seed)
+            self.names.append(PROJECT)
+            self.variables.append(tf.Variable(projection))
+            self.averages.append(tf.Variable(projection))
         self.first = [tf.Variable(tf.zeros_like(variable)) for variable in self.variables]
         self.second = [tf.Variable(tf.zeros_like(variable)) for variable in self.variables]
         dropouts = [self.model.embed.dropout, *(block.dropout for block in self.model.blocks)]
         self.seeds = [dropout.seed_generator.state for dropout in dropouts if dropout.rate > 0]
         labels = tf.TensorSpec([None], tf.int32)
-        self._step = tf.function(self._train_step, input_signature=[_TEXTS, _TEXTS, labels, *[_SCALAR] * 4])
+        self._step = tf.function(self._train_step, input_signature=[*[_TEXTS] * 4, labels, *[_SCALAR] * 4])
         self._observe = tf.function(
             lambda ids, mask: self._run(self.model, self.variables, ids, mask, training=False),
             input_signature=[_TEXTS, _TEXTS],
@@ -77,15 +90,28 @@ class KerasTrainer:
             state.assign([plan.seed, index << 16])
         corrections = (1 - BETA1**self.step_count, math.sqrt(1 - BETA2**self.step_count))
         scalars = (plan.learning_rate, plan.learning_rate / corrections[0], corrections[1], plan.average_decay)
-        loss, correct = self._step(batch.ids, batch.mask, batch.labels, *map(np.float32, scalars))
+        texts = (batch.ids, batch.mask, batch.teacher_ids, batch.teacher_mask)
+        loss, correct = self._step(*texts, batch.labels, *map(np.float32, scalars))
         return StepResult(loss=float(loss), correct=int(correct))
 
     def _train_step(
-        self, ids: Any, mask: Any, labels: Any, rate: Any, step_size: Any, root_correction: Any, decay: Any
+        self,
+        ids: Any,
+        mask: Any,
+        teacher_ids: Any,
+        teacher_mask: Any,
+        labels: Any,
+        rate: Any,
+        step_size: Any,
+        root_correction: Any,
+        decay: Any,
     ) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
             logits = self._run(self.model, self.variables, ids, mask, training=True)
             loss = classification_loss(logits, labels, self.settings.label_smoothing)
+            if self.distiller is not None:
+                projection = self.variables[self.names.index(PROJECT)] if PROJECT in self.names else None
+                loss = self.distiller.loss(loss, logits, mask, (teacher_ids, teacher_mask), projection)
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, self.variables)]
         clip = tf.minimum(1.0, self.settings.clip_norm / (tf.linalg.global_norm(gradients) + CLIP_EPSILON))
         rows = zip(self.names, self.variables, gradients, self.first, self.second, self.averages, strict=True)
@@ -113,6 +139,8 @@ class KerasTrainer:
         """Let a batch widen the ranges of activations, without a step."""
         if self.rounding is not None:
             self._observe(batch.ids, batch.mask)
+            if self.distiller is not None:
+                self.distiller.forget()
 
     def logits(self, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the averaged weights' logits."""
@@ -155,13 +183,13 @@ class KerasTrainer:
 
 
 class _NgramTable:
-    """The token table with the sums of the n-grams' embeddings folded in; `tokens` is its place among variables."""
+    """The token table with the sums of the n-grams' embeddings folded in; `tokens` and `grams` are their places."""
 
-    def __init__(self, matrix: NgramMatrix, tokens: int) -> None:
-        self._tokens = tokens
+    def __init__(self, matrix: NgramMatrix, tokens: int, grams: int) -> None:
+        self._tokens, self._grams = tokens, grams
         places = np.stack([matrix.rows, matrix.columns], axis=1)
         self._matrix = tf.SparseTensor(places, matrix.values, matrix.shape)
 
     def folded(self, variables: Sequence[Any]) -> Any:
-        """Return the table [vocab, size] of the tokens' rows and the n-grams' embeddings, the last of `variables`."""
-        return variables[self._tokens] + tf.sparse.sparse_dense_matmul(self._matrix, variables[-1])
+        """Return the table [vocab, size] of the tokens' rows and the n-grams' embeddings in `variables`."""
+        return variables[self._tokens] + tf.sparse.sparse_dense_matmul(self._matrix, variables[self._grams])

@@ -13,6 +13,8 @@ from edgekit.model.config import TransformerConfig
 from edgekit.model.pytorch import Encoder, build_encoder, classification_loss, encoder_weights
 from edgekit.model.weights import Weights
 from edgekit.train.batches import Batch
+from edgekit.train.distillation import PROJECT, Teacher, initial_projection
+from edgekit.train.distillation_pytorch import Distiller
 from edgekit.train.ngrams import GRAMS, TOKENS, NgramMatrix, initial_grams
 from edgekit.train.settings import TrainSettings
 from edgekit.train.trainer import BETA1, BETA2, EPSILON, StepPlan, StepResult, decays
@@ -26,7 +28,12 @@ class PytorchTrainer:
     """
 
     def __init__(
-        self, config: TransformerConfig, weights: Weights, settings: TrainSettings, ngrams: NgramMatrix | None = None
+        self,
+        config: TransformerConfig,
+        weights: Weights,
+        settings: TrainSettings,
+        ngrams: NgramMatrix | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.settings = settings
         self.model = build_encoder(config, weights).train()
@@ -45,6 +52,10 @@ class PytorchTrainer:
             self.rounding = FakeQuantizer(config, settings.qat)
             self.rounding.attach(self.model, watch=True)
             self.rounding.attach(self.average, watch=False)
+        self.distiller = None if teacher is None else Distiller(teacher, self.model, settings)
+        if teacher is not None and teacher.compares_states and settings.hidden_weight:
+            first = torch.from_numpy(initial_projection(teacher.config, config, settings.seed))
+            self.parameters[PROJECT], self.averages[PROJECT] = nn.Parameter(first), nn.Parameter(first.clone())
         groups: list[dict[str, Any]] = [
             {"params": [p for name, p in self.parameters.items() if decays(name)]},
             {"params": [p for name, p in self.parameters.items() if not decays(name)], "weight_decay": 0.0},
@@ -60,6 +71,8 @@ class PytorchTrainer:
             torch.manual_seed(plan.seed)
             logits = self._run(self.model, self.parameters, batch.ids, batch.mask)
         loss = classification_loss(logits, labels, self.settings.label_smoothing)
+        if self.distiller is not None:
+            loss = self.distiller.loss(loss, logits, batch, self.parameters.get(PROJECT))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip_norm)
@@ -90,6 +103,8 @@ class PytorchTrainer:
             self.model.eval()
             self._run(self.model, self.parameters, batch.ids, batch.mask)
             self.model.train()
+            if self.distiller is not None:
+                self.distiller.forget()
 
     @torch.no_grad()
     def logits(self, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:

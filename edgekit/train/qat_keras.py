@@ -21,7 +21,7 @@ from edgekit.model.quantization import (
     quantizes_weight,
     scale_shape,
 )
-from edgekit.model.weights import MASKED_SCORE
+from edgekit.model.weights import MASKED_SCORE, parameter_shapes
 from edgekit.train.qat import RANGE_RATE, Tap, attach, find_module, taps
 
 _round = tf.grad_pass_through(tf.round)  # half to even
@@ -33,6 +33,7 @@ class FakeQuantizer:
     def __init__(self, config: TransformerConfig, scheme: QatScheme) -> None:
         self.scheme, self._head_dim = scheme, config.head_dim
         self._taps = taps(config, scheme)
+        self._stored = frozenset(filter(quantizes_weight, parameter_shapes(config)))
         self.ranges = {tap.name: tf.Variable([0.0, 0.0]) for tap in self._taps if tap.kind in ("range", "scores")}
 
     def attach(self, model: Encoder, *, watch: bool) -> None:
@@ -47,7 +48,7 @@ class FakeQuantizer:
         for name, value in kernels.items():
             if name == "embed.tokens.weight":
                 found[name] = fake_quantize_weight(name, value, self.scheme)
-            elif quantizes_weight(name):
+            elif name in self._stored:
                 norm = folded_norm(name)
                 factor = folded_number(name, self._head_dim) * (
                     tf.stop_gradient(kernels[f"{norm}.weight"]) if norm else 1

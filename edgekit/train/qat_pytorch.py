@@ -23,7 +23,7 @@ from edgekit.model.quantization import (
     quantizes_weight,
     scale_shape,
 )
-from edgekit.model.weights import MASKED_SCORE
+from edgekit.model.weights import MASKED_SCORE, parameter_shapes
 from edgekit.train.qat import RANGE_RATE, Tap, attach, find_module, taps
 
 _disabled = logging.root.manager.disable
@@ -40,6 +40,7 @@ class FakeQuantizer:
     def __init__(self, config: TransformerConfig, scheme: QatScheme) -> None:
         self.scheme, self._head_dim = scheme, config.head_dim
         self._taps = taps(config, scheme)
+        self._stored = frozenset(filter(quantizes_weight, parameter_shapes(config)))
         self.ranges = {tap.name: torch.zeros(2) for tap in self._taps if tap.kind in ("range", "scores")}
 
     def attach(self, model: Encoder, *, watch: bool) -> None:
@@ -52,7 +53,7 @@ class FakeQuantizer:
         """Return those of the parameters that are stored in integers, rounded."""
         found = {}
         for name, parameter in parameters.items():
-            if quantizes_weight(name):
+            if name in self._stored:
                 norm = folded_norm(name)
                 factor = folded_number(name, self._head_dim) * (parameters[f"{norm}.weight"].detach() if norm else 1)
                 found[name] = fake_quantize_weight(name, parameter, self.scheme, factor)

@@ -25,7 +25,8 @@ class TrainSettings(BaseModel):
     the moving average of the weights which is validated and kept (0: the weights themselves). `ngrams` is the length
     of the longest character n-grams whose embeddings tokens share while they are trained (0: none; see ngrams.py).
     `from_checkpoint` is the folder of a checkpoint whose weights training goes on from; `qat` is the scheme whose
-    rounding it then learns to bear.
+    rounding it then learns to bear. `teacher` is the folder of a checkpoint to learn from: `temperature`,
+    `teacher_weight` and `hidden_weight` are the T, w and h of distillation.py.
     `patience` is the number of epochs without a better validation accuracy after which training stops (0: never).
     """
 
@@ -67,6 +68,10 @@ class TrainSettings(BaseModel):
     seed: int = Field(default=0, ge=0)
     from_checkpoint: str | None = None
     qat: Literal["none", "int8", "int4-weight"] = "none"
+    teacher: str | None = None
+    temperature: float = Field(default=2.0, gt=0)
+    teacher_weight: float = Field(default=0.5, ge=0, le=1)
+    hidden_weight: float = Field(default=0.1, ge=0)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -111,6 +116,11 @@ def make_settings(values: Mapping[str, Any]) -> TrainSettings:
         raise RefusedError(f"--qat {values['qat']} goes on from a trained model: name it with --from CHECKPOINT")
     if values.get("ngrams", 0) > 0 and values.get("from_checkpoint"):
         raise RefusedError("--ngrams begins with the first weights: it can't be joined with --from")
+    for name in ("temperature", "teacher_weight", "hidden_weight"):
+        if not values.get("teacher") and values.get(name, TrainSettings.model_fields[name].default) != (
+            TrainSettings.model_fields[name].default
+        ):
+            raise RefusedError(f"--{name.replace('_', '-')} is about a teacher: name it with --teacher CHECKPOINT")
     try:
         return TrainSettings(**values)
     except ValidationError as error:

@@ -11,6 +11,7 @@ from edgekit.extras import check_installed
 from edgekit.model.config import TransformerConfig
 from edgekit.model.weights import Weights
 from edgekit.train.batches import Batch
+from edgekit.train.distillation import Teacher
 from edgekit.train.ngrams import NgramMatrix
 from edgekit.train.settings import TrainSettings
 
@@ -83,11 +84,16 @@ def check_framework(settings: TrainSettings) -> None:
 
 
 def make_trainer(
-    config: TransformerConfig, weights: Weights, settings: TrainSettings, ngrams: NgramMatrix | None = None
+    config: TransformerConfig,
+    weights: Weights,
+    settings: TrainSettings,
+    ngrams: NgramMatrix | None = None,
+    teacher: Teacher | None = None,
 ) -> Trainer:
     """Return the trainer of the framework that `settings` names; imports that framework and no other.
 
     With `ngrams`, tokens also learn through their n-grams; what the trainer gives has the sum folded in.
+    With `teacher`, batches are also compared with what that answers.
 
     Raises MissingExtraError where it is not installed.
     """
@@ -95,8 +101,8 @@ def make_trainer(
     if settings.framework == "torch":
         from edgekit.train.pytorch import PytorchTrainer
 
-        return PytorchTrainer(config, weights, settings, ngrams)
+        return PytorchTrainer(config, weights, settings, ngrams, teacher)
     set_tensorflow_environment()
     from edgekit.train.keras import KerasTrainer
 
-    return KerasTrainer(config, weights, settings, ngrams)
+    return KerasTrainer(config, weights, settings, ngrams, teacher)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from edgekit.checkpoint import CONFIG_FILE, Checkpoint, save_checkpoint
+from edgekit.checkpoint import CONFIG_FILE, Checkpoint, content_sha256, load_checkpoint, save_checkpoint
 from edgekit.errors import CheckpointError, DataError, RefusedError
 from edgekit.extras import installed_version
 from edgekit.model.config import TransformerConfig
@@ -18,6 +18,7 @@ from edgekit.model.weights import Weights, initial_weights
 from edgekit.outputs import check_replaceable, scratch_directory
 from edgekit.text.datasets import Dataset, DataSpec, DataSummary, load_dataset, reload_data
 from edgekit.text.processor import Processor, train_processor
+from edgekit.train.distillation import Teacher, make_teacher
 from edgekit.train.epochs import TextEpochs, encode_examples
 from edgekit.train.loop import EpochRecord, Observer, Position, accuracy_of, predict_labels, run_loop
 from edgekit.train.metrics import ClassificationMetrics, classification_metrics
@@ -65,6 +66,7 @@ class Prepared:
     processor: Processor
     config: TransformerConfig
     weights: Weights | None = None
+    teacher: Teacher | None = None
     state: TrainingState | None = None
 
 
@@ -95,7 +97,8 @@ def prepare_training(settings: TrainSettings, spec: DataSpec, output: Path, *, f
         strip_placeholders=settings.strip_placeholders,
     )
     config = settings.model_config_for(vocab_size=processor.vocab_size, num_labels=len(dataset.labels))
-    return Prepared(settings=settings, dataset=dataset, processor=processor, config=config)
+    teacher = _load_teacher(settings, dataset, processor)
+    return Prepared(settings=settings, dataset=dataset, processor=processor, config=config, teacher=teacher)
 
 
 def prepare_continued(
@@ -120,7 +123,16 @@ def prepare_continued(
         processor=checkpoint.processor,
         config=checkpoint.config.model_copy(update={"dropout": settings.dropout}),
         weights=checkpoint.weights,
+        teacher=_load_teacher(settings, dataset, checkpoint.processor),
     )
+
+
+def _load_teacher(settings: TrainSettings, dataset: Dataset, processor: Processor) -> Teacher | None:
+    if settings.teacher is None:
+        return None
+    checkpoint = load_checkpoint(Path(settings.teacher))
+    check_labels(dataset.labels, checkpoint, "--teacher")
+    return make_teacher(checkpoint, dataset.labels, processor)
 
 
 def check_labels(labels: Sequence[str], checkpoint: Checkpoint, option: str) -> None:
@@ -142,9 +154,13 @@ def prepare_resumed(output: Path, *, force: bool) -> Prepared:
     state = load_state(output)
     check_framework(state.header.settings)
     _check_output(output, force=force)
+    settings, dataset = state.header.settings, reload_data(state.header.data)
+    if settings.teacher is not None and content_sha256(Path(settings.teacher)) != state.header.teacher_sha256:
+        raise CheckpointError(f"the teacher {settings.teacher} has changed since the training was interrupted")
     return Prepared(
-        settings=state.header.settings,
-        dataset=reload_data(state.header.data),
+        settings=settings,
+        dataset=dataset,
+        teacher=_load_teacher(settings, dataset, state.processor),
         processor=state.processor,
         config=state.header.config,
         state=state,
@@ -174,10 +190,11 @@ def run_training(
     settings, dataset, processor = prepared.settings, prepared.dataset, prepared.processor
     ngrams = ngram_matrix(processor, settings.ngrams)
     weights = prepared.weights or initial_weights(prepared.config, settings.seed)
-    trainer = make_trainer(prepared.config, weights, settings, ngrams)
+    trainer = make_trainer(prepared.config, weights, settings, ngrams, prepared.teacher)
     position, best, before_s = _restore(prepared.state, trainer)
     started = time.monotonic()
-    source = TextEpochs(dataset.train, dataset.labels, processor, settings)
+    teacher_processor = prepared.teacher.processor if prepared.teacher is not None else None
+    source = TextEpochs(dataset.train, dataset.labels, processor, settings, teacher_processor)
     validation = encode_examples(dataset.validation, dataset.labels, processor)
     if prepared.weights is not None:
         for batch in islice(source.batches(0), FIRST_BATCHES):
@@ -200,6 +217,7 @@ def run_training(
             config=prepared.config,
             position=position,
             seconds=before_s + time.monotonic() - started,
+            teacher_sha256=None if settings.teacher is None else content_sha256(Path(settings.teacher)),
         )
         state = TrainingState(header=header, processor=processor, tensors=trainer.state(), best_weights=best)
         return TrainingOutcome(output=output, state=save_state(state, output))
