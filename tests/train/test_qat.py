@@ -221,8 +221,16 @@ OTHER: dict[str, object] = {
 }
 
 
-@pytest.mark.parametrize("options", [PLAIN, OTHER], ids=["plain", "other"])
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    ("scheme", "options"),
+    [
+        ("int8", PLAIN),
+        ("int4-weight", PLAIN),
+        ("int4-weight", OTHER),
+        pytest.param("int8", OTHER, marks=pytest.mark.slow),
+    ],
+    ids=["int8", "int4-weight", "int4-weight, other model", "int8, other model"],
+)
 def test_whole_models_agree_between_the_frameworks(scheme: QatScheme, options: dict[str, object]) -> None:
     shape = config(**options)
     texts = batch(shape, 100)
