@@ -5,6 +5,7 @@ EdgekitError                 edgekit says no: one clear line, exit code 1
 ├── RefusedError             a combination that exists but that edgekit will not do, with the reason
 ├── MissingExtraError        a library that an optional extra brings
 ├── RecipeError              a quantization recipe that is broken, contradicts itself or fits no module
+├── DivergedError            a training whose loss is no longer a number, or far above where it began
 ├── DataError                a data file that can't be trained on
 ├── CheckpointError          a checkpoint that is broken, incomplete or not safe to load
 ├── OutputError              an output that exists, is in use, read-only or does not fit
@@ -56,6 +57,10 @@ class MissingExtraError(EdgekitError):
 
 class RecipeError(EdgekitError):
     """A quantization recipe is broken, contradicts itself, or names modules that do not exist (names the nearest)."""
+
+
+class DivergedError(EdgekitError):
+    """A training's loss is no longer a number, or is far above that of its first steps."""
 
 
 class DataError(EdgekitError):

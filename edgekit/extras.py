@@ -21,6 +21,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "onnxscript": ("onnx", ("onnxscript",)),
     "tf2onnx": ("onnx", ("tf2onnx",)),
     "coremltools": ("coreml", ("coremltools",)),
+    "torchao": ("qat", ("torchao",)),
     "ray": ("ray", ("ray",)),
     "polib": ("data", ("polib",)),
     "django": ("data", ("Django",)),

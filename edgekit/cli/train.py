@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from edgekit.checkpoint import Checkpoint
     from edgekit.text.datasets import DataSpec
     from edgekit.train.training import Prepared
 
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
+_OPTIONS = {"from_checkpoint": "from"}  # options that Python has another word for
+_DATA_OPTIONS = frozenset(
+    ["data", "text_column", "label_column", "source_column", "languages", "test_fraction", "validation_fraction"]
+)
 _DATA, _MODEL, _TRAINING, _OUTPUT = "Data", "Model", "Training", "Output"
 
 
@@ -20,6 +25,26 @@ def run_train(  # one parameter per option, as Typer wants them
     ctx: typer.Context,
     framework: Annotated[str, typer.Option(help="torch or tensorflow.")] = "torch",
     task: Annotated[str, typer.Option(help="What to learn: classify.")] = "classify",
+    from_checkpoint: Annotated[
+        Path | None,
+        typer.Option("--from", help="Train this checkpoint further, on its own data unless --data says otherwise."),
+    ] = None,
+    qat: Annotated[
+        str,
+        typer.Option(
+            help="With --from: round weights and activations as TFLite's int8 or int4-weight does, so that the weights "
+            "learn to bear it; then export with --quantize of that scheme."
+        ),
+    ] = "none",
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="Learn also from this checkpoint's answers; its labels must be those of the data."),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Softens the teacher's answers.")] = 2.0,
+    teacher_weight: Annotated[float, typer.Option(help="Share of the teacher's answers in the loss, 0 to 1.")] = 0.5,
+    hidden_weight: Annotated[
+        float, typer.Option(help="Weight of the teacher's hidden states, where both have one tokenizer; 0: none.")
+    ] = 0.1,
     data: Annotated[
         str, typer.Option(help="A .tsv, .csv, .jsonl or .parquet file, or ui-strings.", rich_help_panel=_DATA)
     ] = "ui-strings",
@@ -68,7 +93,10 @@ def run_train(  # one parameter per option, as Typer wants them
     ] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.", rich_help_panel=_TRAINING)] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per step.", rich_help_panel=_TRAINING)] = 64,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.", rich_help_panel=_TRAINING)] = 2e-3,
+    learning_rate: Annotated[
+        float,
+        typer.Option(help="Highest learning rate; with --from, 0.0005 unless given.", rich_help_panel=_TRAINING),
+    ] = 2e-3,
     weight_decay: Annotated[
         float, typer.Option(help="AdamW's decay (not of norms and biases).", rich_help_panel=_TRAINING)
     ] = 0.05,
@@ -137,13 +165,17 @@ def run_train(  # one parameter per option, as Typer wants them
         edgekit train --framework tensorflow --languages de,fr,it --size tiny -o checkpoints/alps
 
         edgekit train --resume -o checkpoints/alps
+
+        edgekit train --from checkpoints/alps --qat int4-weight -o checkpoints/alps-int4
+
+        edgekit train --teacher checkpoints/alps --size nano --languages de,fr,it -o checkpoints/alps-nano
     """
     from edgekit.cli.train_view import TrainingView
     from edgekit.train.interrupt import stop_on_interrupt
     from edgekit.train.training import run_training
 
     params, given = dict(ctx.params), _given(ctx)
-    target = output or Path("checkpoints") / f"{_stem(data)}-{size}-{framework}"
+    target = output or Path("checkpoints") / _default_name(params)
     view = TrainingView(as_json=as_json)
     prepared = _prepare(params, given, target, view)
     view.show_data(prepared)
@@ -160,26 +192,60 @@ def _given(ctx: typer.Context) -> set[str]:
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
-def _stem(data: str) -> str:
-    return Path(data).stem or "model"
+def _default_name(params: dict[str, Any]) -> str:
+    if params["from_checkpoint"] is not None:
+        end = "further" if params["qat"] == "none" else params["qat"]
+        return f"{Path(params['from_checkpoint']).resolve().name}-{end}"
+    return f"{Path(params['data']).stem or 'model'}-{params['size']}-{params['framework']}"
 
 
 def _prepare(params: dict[str, Any], given: set[str], output: Path, view: Any) -> "Prepared":
-    from edgekit.train.settings import TrainSettings, make_settings
+    from edgekit.train.settings import make_settings
     from edgekit.train.state import load_state, state_path
-    from edgekit.train.training import prepare_resumed, prepare_training
+    from edgekit.train.training import prepare_continued, prepare_resumed, prepare_training
 
     if params["resume"]:
         header = load_state(output).header
         _check_same(params, given, header.settings, header.data)
         view.remark(f"Reading {header.data.source}")
         return prepare_resumed(output, force=params["force"])
-    settings = make_settings({name: params[name] for name in TrainSettings.model_fields})
-    spec = _data_spec(params)
+    checkpoint, values = _start(params, given)
+    settings = make_settings(values)
     if state_path(output).exists():
         view.remark(f"{state_path(output)} holds an interrupted training: --resume goes on with it; this starts anew")
-    view.remark(f"Reading {spec.source}")
-    return prepare_training(settings, spec, output, force=params["force"])
+    spec = _data_spec(params)
+    if checkpoint is None:
+        view.remark(f"Reading {spec.source}")
+        return prepare_training(settings, spec, output, force=params["force"])
+    view.remark(f"Going on from {checkpoint.path}")
+    asked = spec if given & _DATA_OPTIONS else None
+    return prepare_continued(settings, checkpoint, asked, output, force=params["force"])
+
+
+def _start(params: dict[str, Any], given: set[str]) -> tuple["Checkpoint | None", dict[str, Any]]:
+    """The checkpoint that training goes on from, if any, and the settings: those of the model are then its own."""
+    from edgekit.checkpoint import load_checkpoint
+    from edgekit.errors import RefusedError
+    from edgekit.train.settings import LEARNING_RATE_FURTHER, TrainSettings, settings_of_model
+
+    values = {name: params[name] for name in TrainSettings.model_fields}
+    if params["teacher"] is not None:
+        values["teacher"] = _absolute(params["teacher"])
+    if params["from_checkpoint"] is None:
+        return None, values
+    checkpoint = load_checkpoint(params["from_checkpoint"])
+    kept = settings_of_model(checkpoint.config, checkpoint.metrics)
+    for name in sorted(given & {*kept, "size", "tokenizer", "lowercase", "strip_placeholders"} - {"dropout"}):
+        raise RefusedError(f"--{name.replace('_', '-')} is the checkpoint's own with --from: leave it out")
+    own = {"framework": checkpoint.framework, "learning_rate": LEARNING_RATE_FURTHER, **kept}
+    values |= {name: value for name, value in own.items() if name not in given}
+    values["from_checkpoint"] = _absolute(checkpoint.path)
+    return checkpoint, values
+
+
+def _absolute(path: Path) -> str:
+    """A checkpoint's folder as settings keep it: found from any working folder."""
+    return str(path.expanduser().absolute())
 
 
 def _data_spec(params: dict[str, Any]) -> "DataSpec":
@@ -222,10 +288,13 @@ def _check_same(params: dict[str, Any], given: set[str], settings: Any, data: An
         typed["languages"] = tuple(split_list(typed["languages"]))
     if typed.get("data", NAME) != NAME:
         typed["data"] = str(Path(typed["data"]).expanduser().absolute())
+    for name in {"from_checkpoint", "teacher"} & set(typed):
+        typed[name] = _absolute(typed[name])
     for name, value in typed.items():
         if value != stored[name]:
+            option = _OPTIONS.get(name, name.replace("_", "-"))
             raise RefusedError(
-                f"--{name.replace('_', '-')} {value} is not what the interrupted training has ({stored[name]}): "
+                f"--{option} {value} is not what the interrupted training has ({stored[name]}): "
                 "leave it out, or train anew without --resume"
             )
 

@@ -45,6 +45,14 @@ class TrainingView:
             f"{settings.tokenizer} tokenizer with {config.vocab_size:,} ids, {settings.framework}"
         )
 
+        if prepared.teacher is not None:
+            states = (
+                "and hidden states"
+                if prepared.teacher.compares_states
+                else ("alone: its tokenizer is another, so hidden states are of other tokens and not compared")
+            )
+            self.remark(f"Learning from the answers of {settings.teacher} {states}")
+
     @contextmanager
     def progress(self, epochs: int) -> Iterator[None]:
         """Show the bar while the block runs."""
@@ -74,6 +82,17 @@ class TrainingView:
             f"validation accuracy {record.validation_accuracy:.1%}"
         )
 
+    def _show_start(self, report: TrainingReport) -> None:
+        """Say what became of the checkpoint that training went on from."""
+        if report.stopped is not None:
+            self.remark(f"Stopped: {report.stopped}")
+        if report.start_accuracy is not None:
+            rounded = "" if report.settings.qat == "none" else f" in {report.settings.qat}"
+            after = f"{report.validation_accuracy:.1%} after epoch {report.best_epoch}"
+            if report.best_epoch == 0:
+                after = "no epoch was better: the weights are the checkpoint's"
+            self.remark(f"Validation accuracy{rounded}: {report.start_accuracy:.1%} before training, {after}")
+
     def show_outcome(self, outcome: TrainingOutcome) -> None:
         """Print the scores, or how to go on after Ctrl-C."""
         if outcome.report is None:
@@ -81,7 +100,9 @@ class TrainingView:
             self.remark(f"Interrupted; everything is saved in {outcome.state}. Go on with:\n  {command}")
             if self._as_json:
                 print_json({"interrupted": True, "state": str(outcome.state), "resume": command})
-        elif self._as_json:
+            return
+        self._show_start(outcome.report)
+        if self._as_json:
             report = outcome.report.model_dump(mode="json")
             print_json({"checkpoint": str(outcome.output), "sha256": content_sha256(outcome.output), **report})
         else:

@@ -80,10 +80,20 @@ class Attention(layers.Layer):
         key, value = self._split(self.key(source), source), self._split(self.value(source), source)
         if rotary is not None:
             query, key = _rotate(query, rotary), _rotate(key, rotary)
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) + mask_scores
-        # Not ops.softmax: Keras 3.15 warns there about an axis of size 1, and a text of one token is no mistake.
-        heads = ops.transpose(ops.matmul(tf.nn.softmax(scores), value), (0, 2, 1, 3))
+        scores = self.masked_scores(query, key, mask_scores)
+        heads = ops.transpose(ops.matmul(self.probabilities(scores), value), (0, 2, 1, 3))
         return self.output_dense(ops.reshape(heads, ops.shape(x)))
+
+    def masked_scores(self, query: Tensor, key: Tensor, mask_scores: Tensor) -> Tensor:
+        """Return query · key + mask_scores, [batch, heads, length, length of source]."""
+        return ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) + mask_scores
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Return the softmax of scores over the last axis.
+
+        Not ops.softmax: Keras 3.15 warns there about an axis of size 1, and a text of one token is no mistake.
+        """
+        return tf.nn.softmax(scores)
 
     def _split(self, projected: Tensor, x: Tensor) -> Tensor:
         """[batch, length, hidden] -> [batch, heads, length, head_dim], for the projection of x.

@@ -67,9 +67,16 @@ class Attention(nn.Module):
         key, value = self._split(self.key(source)), self._split(self.value(source))
         if rotary is not None:
             query, key = _rotate(query, rotary), _rotate(key, rotary)
-        scores = query @ key.transpose(-1, -2) + mask
-        heads = torch.softmax(scores, dim=-1) @ value
+        heads = self.probabilities(self.masked_scores(query, key, mask)) @ value
         return self.output(heads.transpose(1, 2).flatten(2))
+
+    def masked_scores(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+        """Return query · key + mask, [batch, heads, length, length of source]."""
+        return query @ key.transpose(-1, -2) + mask
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Return the softmax of scores over the last axis."""
+        return torch.softmax(scores, dim=-1)
 
     def _split(self, x: Tensor) -> Tensor:
         """[batch, length, hidden] -> [batch, heads, length, head_dim]."""

@@ -49,6 +49,10 @@ class Processor:
         """Write tokenizer.json."""
         path.write_text(self._tokenizer.to_str(pretty=False), encoding="utf-8")
 
+    def equals(self, other: "Processor") -> bool:
+        """Tell whether both give every text the same ids."""
+        return bool(self._tokenizer.to_str() == other._tokenizer.to_str())
+
     @property
     def vocab_size(self) -> int:
         """Number of ids, special tokens included."""

@@ -13,11 +13,26 @@ BATCHES_PER_BUCKET = 50  # sorted by length among themselves: little padding, an
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """ids and mask int32 [batch, length], labels int32 [batch]; `length` is that of the longest text."""
+    """ids and mask int32 [batch, length], labels int32 [batch]; `length` is that of the longest text.
+
+    `other_ids` and `other_mask` are the same texts as another tokenizer has them; None: as this one has.
+    """
 
     ids: NDArray[np.int32]
     mask: NDArray[np.int32]
     labels: NDArray[np.int32]
+    other_ids: NDArray[np.int32] | None = None
+    other_mask: NDArray[np.int32] | None = None
+
+    @property
+    def teacher_ids(self) -> NDArray[np.int32]:
+        """What a teacher reads, int32 [batch, its length]."""
+        return self.ids if self.other_ids is None else self.other_ids
+
+    @property
+    def teacher_mask(self) -> NDArray[np.int32]:
+        """1 where `teacher_ids` has a token, 0 where it has padding."""
+        return self.mask if self.other_mask is None else self.other_mask
 
 
 def batch_count(examples: int, batch_size: int) -> int:
@@ -26,9 +41,16 @@ def batch_count(examples: int, batch_size: int) -> int:
 
 
 def draw_batches(
-    rows: Sequence[Sequence[int]], labels: NDArray[np.int32], batch_size: int, generator: np.random.Generator
+    rows: Sequence[Sequence[int]],
+    labels: NDArray[np.int32],
+    batch_size: int,
+    generator: np.random.Generator,
+    other_rows: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[Batch]:
-    """Yield one epoch of batches: every example once, lengths alike within a batch, batches in random order."""
+    """Yield one epoch of batches: every example once, lengths alike within a batch, batches in random order.
+
+    `other_rows` are the same examples as another tokenizer has them.
+    """
     order = generator.permutation(len(rows))
     lengths = np.array([len(row) for row in rows])
     bucket_size = batch_size * BATCHES_PER_BUCKET
@@ -38,7 +60,7 @@ def draw_batches(
         bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
         chosen += [bucket[at : at + batch_size] for at in range(0, len(bucket), batch_size)]
     for index in generator.permutation(len(chosen)):
-        yield _batch(rows, labels, chosen[index])
+        yield _batch(rows, labels, chosen[index], other_rows)
 
 
 def ordered_batches(
@@ -52,7 +74,17 @@ def ordered_batches(
         yield indices, *pad_ids(batch, max(map(len, batch)))
 
 
-def _batch(rows: Sequence[Sequence[int]], labels: NDArray[np.int32], indices: NDArray[np.int64]) -> Batch:
+def _batch(
+    rows: Sequence[Sequence[int]],
+    labels: NDArray[np.int32],
+    indices: NDArray[np.int64],
+    other_rows: Sequence[Sequence[int]] | None,
+) -> Batch:
+    ids, mask = _padded(rows, indices)
+    other_ids, other_mask = (None, None) if other_rows is None else _padded(other_rows, indices)
+    return Batch(ids=ids, mask=mask, labels=labels[indices], other_ids=other_ids, other_mask=other_mask)
+
+
+def _padded(rows: Sequence[Sequence[int]], indices: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     batch = [rows[index] for index in indices]
-    ids, mask = pad_ids(batch, max(map(len, batch)))
-    return Batch(ids=ids, mask=mask, labels=labels[indices])
+    return pad_ids(batch, max(map(len, batch)))

@@ -6,7 +6,7 @@ import numpy as np
 
 from edgekit.text.augment import augment_texts
 from edgekit.text.datasets import Example
-from edgekit.text.processor import Processor
+from edgekit.text.processor import CUT, Processor
 from edgekit.train.batches import Batch, draw_batches
 from edgekit.train.loop import Held
 from edgekit.train.settings import TrainSettings
@@ -25,12 +25,19 @@ class TextEpochs:
     """An EpochSource over examples: what an epoch holds depends on the seed and its number alone."""
 
     def __init__(
-        self, examples: Sequence[Example], labels: Sequence[str], processor: Processor, settings: TrainSettings
+        self,
+        examples: Sequence[Example],
+        labels: Sequence[str],
+        processor: Processor,
+        settings: TrainSettings,
+        teacher_processor: Processor | None = None,
     ) -> None:
         self._settings = settings
         self._texts = [example.text for example in examples]
         self._held = encode_examples(examples, labels, processor)
         self._cutting = processor.with_cuts()
+        self._teacher = teacher_processor
+        self._taught = teacher_processor.encode(self._texts) if teacher_processor is not None else None
 
     @property
     def examples(self) -> int:
@@ -40,8 +47,10 @@ class TextEpochs:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Return the batches of an epoch, counted from 0."""
         generator = np.random.default_rng([self._settings.seed, epoch])
-        rows = self._held.rows
+        rows, taught = self._held.rows, self._taught
         if self._settings.augmentation.changes_text:
             texts = augment_texts(self._texts, self._held.labels, self._settings.augmentation, generator)
             rows = self._cutting.encode(texts)
-        return draw_batches(rows, self._held.labels, self._settings.batch_size, generator)
+            if self._teacher is not None:
+                taught = self._teacher.encode([text.replace(CUT, "") for text in texts])
+        return draw_batches(rows, self._held.labels, self._settings.batch_size, generator, taught)

@@ -13,7 +13,10 @@ from edgekit.model.config import TransformerConfig
 from edgekit.model.keras import Encoder, build_encoder, classification_loss, encoder_weights
 from edgekit.model.weights import Weights, keras_variables
 from edgekit.train.batches import Batch
+from edgekit.train.distillation import PROJECT, Teacher, initial_projection
+from edgekit.train.distillation_keras import Distiller
 from edgekit.train.ngrams import GRAMS, TOKENS, NgramMatrix, initial_grams
+from edgekit.train.qat_keras import FakeQuantizer
 from edgekit.train.settings import TrainSettings
 from edgekit.train.trainer import BETA1, BETA2, CLIP_EPSILON, EPSILON, StepPlan, StepResult, decays
 
@@ -27,11 +30,17 @@ class KerasTrainer:
     AdamW is written out because keras.optimizers.AdamW (3.15) adds epsilon to the uncorrected root, where PyTorch
     adds it to the corrected one: the first steps would differ.
 
-    With `ngrams`, the Encoders hold the tokens' own rows, and run on the table that the sums are folded into.
+    With `ngrams`, the Encoders hold the tokens' own rows, and run on the table that the sums are folded into. With
+    the settings' `qat`, both run on rounded weights and activations; the weights themselves stay what they are.
     """
 
     def __init__(
-        self, config: TransformerConfig, weights: Weights, settings: TrainSettings, ngrams: NgramMatrix | None = None
+        self,
+        config: TransformerConfig,
+        weights: Weights,
+        settings: TrainSettings,
+        ngrams: NgramMatrix | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.settings = settings
         self.step_count = 0
@@ -42,17 +51,32 @@ class KerasTrainer:
         self.averages = [variable.value for variable in self.average.trainable_variables]
         self.table = None
         if ngrams is not None:
-            self.table = _NgramTable(ngrams, self.names.index(TOKENS))
+            self.table = _NgramTable(ngrams, self.names.index(TOKENS), len(self.names))
             grams = initial_grams(ngrams, config.token_size, settings.seed)
             self.names.append(GRAMS)
             self.variables.append(tf.Variable(grams))
             self.averages.append(tf.Variable(grams))
+        self.rounding = None
+        if settings.qat != "none":
+            self.rounding = FakeQuantizer(config, settings.qat)
+            self.rounding.attach(self.model, watch=True)
+            self.rounding.attach(self.average, watch=False)
+        self.distiller = None if teacher is None else Distiller(teacher, self.model, settings)
+        if teacher is not None and teacher.compares_states and settings.hidden_weight:
+            projection = initial_projection(teacher.config, config, settings.seed)
+            self.names.append(PROJECT)
+            self.variables.append(tf.Variable(projection))
+            self.averages.append(tf.Variable(projection))
         self.first = [tf.Variable(tf.zeros_like(variable)) for variable in self.variables]
         self.second = [tf.Variable(tf.zeros_like(variable)) for variable in self.variables]
         dropouts = [self.model.embed.dropout, *(block.dropout for block in self.model.blocks)]
         self.seeds = [dropout.seed_generator.state for dropout in dropouts if dropout.rate > 0]
         labels = tf.TensorSpec([None], tf.int32)
-        self._step = tf.function(self._train_step, input_signature=[_TEXTS, _TEXTS, labels, *[_SCALAR] * 4])
+        self._step = tf.function(self._train_step, input_signature=[*[_TEXTS] * 4, labels, *[_SCALAR] * 4])
+        self._observe = tf.function(
+            lambda ids, mask: self._run(self.model, self.variables, ids, mask, training=False),
+            input_signature=[_TEXTS, _TEXTS],
+        )
         self._logits = tf.function(
             lambda ids, mask: self._run(self.average, self.averages, ids, mask, training=False),
             input_signature=[_TEXTS, _TEXTS],
@@ -66,15 +90,28 @@ class KerasTrainer:
             state.assign([plan.seed, index << 16])
         corrections = (1 - BETA1**self.step_count, math.sqrt(1 - BETA2**self.step_count))
         scalars = (plan.learning_rate, plan.learning_rate / corrections[0], corrections[1], plan.average_decay)
-        loss, correct = self._step(batch.ids, batch.mask, batch.labels, *map(np.float32, scalars))
+        texts = (batch.ids, batch.mask, batch.teacher_ids, batch.teacher_mask)
+        loss, correct = self._step(*texts, batch.labels, *map(np.float32, scalars))
         return StepResult(loss=float(loss), correct=int(correct))
 
     def _train_step(
-        self, ids: Any, mask: Any, labels: Any, rate: Any, step_size: Any, root_correction: Any, decay: Any
+        self,
+        ids: Any,
+        mask: Any,
+        teacher_ids: Any,
+        teacher_mask: Any,
+        labels: Any,
+        rate: Any,
+        step_size: Any,
+        root_correction: Any,
+        decay: Any,
     ) -> tuple[Any, Any]:
         with tf.GradientTape() as tape:
             logits = self._run(self.model, self.variables, ids, mask, training=True)
             loss = classification_loss(logits, labels, self.settings.label_smoothing)
+            if self.distiller is not None:
+                projection = self.variables[self.names.index(PROJECT)] if PROJECT in self.names else None
+                loss = self.distiller.loss(loss, logits, mask, (teacher_ids, teacher_mask), projection)
         gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, self.variables)]
         clip = tf.minimum(1.0, self.settings.clip_norm / (tf.linalg.global_norm(gradients) + CLIP_EPSILON))
         rows = zip(self.names, self.variables, gradients, self.first, self.second, self.averages, strict=True)
@@ -90,11 +127,20 @@ class KerasTrainer:
 
     def _run(self, model: Encoder, variables: Sequence[Any], ids: Any, mask: Any, *, training: bool) -> Any:
         """Return the logits of `model`, whose variables and n-grams are `variables`."""
-        if self.table is None:
+        replaced = {TOKENS: self.table.folded(variables)} if self.table is not None else {}
+        if self.rounding is not None:
+            replaced |= self.rounding.weights({**dict(zip(self.names, variables, strict=True)), **replaced})
+        places = dict(zip(self.names, model.trainable_variables, strict=False))  # n-grams are not the model's
+        # Within the scope the model reads these where it would read its variables.
+        with keras.StatelessScope([(places[name], value) for name, value in replaced.items()]):
             return model((ids, mask), training=training)
-        # Within the scope the model reads the table where it would read its variable.
-        with keras.StatelessScope([(model.embed.tokens.embeddings, self.table.folded(variables))]):
-            return model((ids, mask), training=training)
+
+    def observe(self, batch: Batch) -> None:
+        """Let a batch widen the ranges of activations, without a step."""
+        if self.rounding is not None:
+            self._observe(batch.ids, batch.mask)
+            if self.distiller is not None:
+                self.distiller.forget()
 
     def logits(self, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the averaged weights' logits."""
@@ -106,10 +152,13 @@ class KerasTrainer:
         weights = encoder_weights(self.average)
         if self.table is not None:
             weights[TOKENS] = self.table.folded(self.averages).numpy()
+        if self.rounding is not None:
+            for name, value in self.rounding.weights(dict(zip(self.names, self.averages, strict=True))).items():
+                weights[name] = np.ascontiguousarray(value.numpy() if name == TOKENS else value.numpy().T)
         return weights
 
     def state(self) -> Weights:
-        """Return a copy of weights, average, both moments, and the count of steps, in Keras's layout."""
+        """Return a copy of weights, average, both moments, ranges, and the count of steps, in Keras's layout."""
         state = {key: value.numpy().copy() for key, value in self._named()}
         return {**state, "optimizer/step": np.array([self.step_count], np.float32)}
 
@@ -129,16 +178,18 @@ class KerasTrainer:
         for prefix, variables in groups.items():
             for name, variable in zip(self.names, variables, strict=True):
                 yield f"{prefix}/{name}", variable
+        for name, seen in self.rounding.ranges.items() if self.rounding is not None else ():
+            yield f"range/{name}", seen
 
 
 class _NgramTable:
-    """The token table with the sums of the n-grams' embeddings folded in; `tokens` is its place among variables."""
+    """The token table with the sums of the n-grams' embeddings folded in; `tokens` and `grams` are their places."""
 
-    def __init__(self, matrix: NgramMatrix, tokens: int) -> None:
-        self._tokens = tokens
+    def __init__(self, matrix: NgramMatrix, tokens: int, grams: int) -> None:
+        self._tokens, self._grams = tokens, grams
         places = np.stack([matrix.rows, matrix.columns], axis=1)
         self._matrix = tf.SparseTensor(places, matrix.values, matrix.shape)
 
     def folded(self, variables: Sequence[Any]) -> Any:
-        """Return the table [vocab, size] of the tokens' rows and the n-grams' embeddings, the last of `variables`."""
-        return variables[self._tokens] + tf.sparse.sparse_dense_matmul(self._matrix, variables[-1])
+        """Return the table [vocab, size] of the tokens' rows and the n-grams' embeddings in `variables`."""
+        return variables[self._tokens] + tf.sparse.sparse_dense_matmul(self._matrix, variables[self._grams])

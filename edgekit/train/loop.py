@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import DivergedError
 from edgekit.model.weights import Weights
 from edgekit.train.batches import Batch, batch_count, ordered_batches
 from edgekit.train.settings import TrainSettings, average_decay_at, learning_rate_at
 from edgekit.train.trainer import StepPlan, StepResult, Trainer
 
 EVALUATION_BATCH_SIZE = 256
+#: a training that goes on from a checkpoint has diverged when the mean loss of this many last steps is twice that of
+#: as many first ones, and higher by at least the second number
+DIVERGENCE_STEPS, DIVERGENCE_LEAST = 20, 0.3
 
 
 class EpochRecord(BaseModel):
@@ -29,8 +32,21 @@ class EpochRecord(BaseModel):
     validation_accuracy: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The epoch whose weights are kept (0: the checkpoint that training went on from), and its accuracy."""
+
+    epoch: int
+    validation_accuracy: float
+
+
 class Position(BaseModel):
-    """Where a training stands: finished epochs, and the running one's steps and sums."""
+    """Where a training stands: finished epochs, and the running one's steps and sums.
+
+    `start_accuracy` is the validation accuracy of the checkpoint that training went on from, if it did; `losses` are
+    those of the last steps and `first_loss` the mean of the first ones, to see a training diverge; `stopped` says why
+    it ended before its time.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -39,6 +55,10 @@ class Position(BaseModel):
     loss_sum: float = 0.0
     correct: int = 0
     seen: int = 0
+    start_accuracy: float | None = None
+    first_loss: float | None = None
+    losses: list[float] = []
+    stopped: str | None = None
 
     @property
     def epoch(self) -> int:
@@ -46,9 +66,24 @@ class Position(BaseModel):
         return len(self.history)
 
     @property
-    def best(self) -> EpochRecord | None:
+    def best(self) -> Best | None:
         """The first epoch with the highest validation accuracy."""
-        return max(self.history, key=lambda record: record.validation_accuracy, default=None)
+        found = [Best(epoch=r.epoch, validation_accuracy=r.validation_accuracy) for r in self.history]
+        if self.start_accuracy is not None:
+            found.insert(0, Best(epoch=0, validation_accuracy=self.start_accuracy))
+        return max(found, key=lambda best: best.validation_accuracy, default=None)
+
+    def note_loss(self, loss: float) -> None:
+        """Remember a step's loss among the last and, once there are enough, the mean of the first."""
+        self.losses = [*self.losses, loss][-DIVERGENCE_STEPS:]
+        if self.first_loss is None and len(self.losses) == DIVERGENCE_STEPS:
+            self.first_loss = float(np.mean(self.losses))
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss of the last steps is far above that of the first."""
+        first = self.first_loss
+        return first is not None and float(np.mean(self.losses)) > first + max(first, DIVERGENCE_LEAST)
 
 
 class EpochSource(Protocol):
@@ -92,17 +127,24 @@ def run_loop(
 ) -> tuple[bool, Weights | None]:
     """Train from `position` (changed in place) to the end, or until `should_stop` after some step.
 
-    Returns whether the end was reached, and the best epoch's weights so far.
+    Returns whether the end was reached, and the best epoch's weights so far. A training that goes on from a checkpoint
+    also ends where it diverges, which `position.stopped` then says.
 
-    Raises EdgekitError when the loss is no longer a number.
+    Raises DivergedError when the loss of another one is no longer a number.
     """
     steps = batch_count(source.examples, settings.batch_size)
     while position.epoch < settings.epochs and not _out_of_patience(settings, position):
         for batch in islice(source.batches(position.epoch), position.step_in_epoch, None):
-            _take_step(trainer, batch, settings, position, steps, observers)
+            try:
+                _take_step(trainer, batch, settings, position, steps, observers)
+            except DivergedError as error:
+                if position.start_accuracy is None:
+                    raise
+                position.stopped = str(error)
+                return True, best_weights
             if should_stop():
                 return False, best_weights
-        accuracy = float(np.mean(predict_labels(trainer, validation.rows) == validation.labels))
+        accuracy = accuracy_of(trainer, validation)
         previous = position.best
         record = _finish_epoch(position, accuracy)
         if previous is None or accuracy > previous.validation_accuracy:
@@ -110,6 +152,11 @@ def run_loop(
         for observer in observers:
             observer.on_epoch(record, position.epoch * steps)
     return True, best_weights
+
+
+def accuracy_of(trainer: Trainer, held: Held) -> float:
+    """Return the share of examples that the averaged weights answer right."""
+    return float(np.mean(predict_labels(trainer, held.rows) == held.labels))
 
 
 def predict_labels(trainer: Trainer, rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
@@ -143,17 +190,24 @@ def _take_step(
         seed=int(np.random.SeedSequence([settings.seed, step]).generate_state(1)[0]) >> 1,
     )
     result = trainer.step(batch, plan)
-    if not np.isfinite(result.loss):
-        raise EdgekitError(
-            f"training diverged: the loss of step {step + 1} is {result.loss}; "
-            f"try a --learning-rate below {settings.learning_rate:g}"
-        )
+    _check_loss(result.loss, step, settings, position)
     position.step_in_epoch += 1
     position.loss_sum += result.loss * len(batch.labels)
     position.correct += result.correct
     position.seen += len(batch.labels)
     for observer in observers:
         observer.on_step(step + 1, total, position, result, plan.learning_rate)
+
+
+def _check_loss(loss: float, step: int, settings: TrainSettings, position: Position) -> None:
+    advice = f"try a --learning-rate below {settings.learning_rate:g}"
+    if not np.isfinite(loss):
+        raise DivergedError(f"training diverged: the loss of step {step + 1} is {loss}; {advice}")
+    if position.start_accuracy is not None:
+        position.note_loss(loss)
+        if position.diverged:
+            last = f"the mean loss of {DIVERGENCE_STEPS} steps up to step {step + 1} is {np.mean(position.losses):.3g}"
+            raise DivergedError(f"training diverged: {last}, of the first ones {position.first_loss:.3g}; {advice}")
 
 
 def _finish_epoch(position: Position, validation_accuracy: float) -> EpochRecord:

@@ -13,6 +13,8 @@ from edgekit.model.config import TransformerConfig
 from edgekit.model.pytorch import Encoder, build_encoder, classification_loss, encoder_weights
 from edgekit.model.weights import Weights
 from edgekit.train.batches import Batch
+from edgekit.train.distillation import PROJECT, Teacher, initial_projection
+from edgekit.train.distillation_pytorch import Distiller
 from edgekit.train.ngrams import GRAMS, TOKENS, NgramMatrix, initial_grams
 from edgekit.train.settings import TrainSettings
 from edgekit.train.trainer import BETA1, BETA2, EPSILON, StepPlan, StepResult, decays
@@ -21,11 +23,17 @@ from edgekit.train.trainer import BETA1, BETA2, EPSILON, StepPlan, StepResult, d
 class PytorchTrainer:
     """Trains an Encoder with torch.optim.AdamW; `average` is a second Encoder that holds the averaged weights.
 
-    With `ngrams`, the Encoders hold the tokens' own rows, and run on the table that the sums are folded into.
+    With `ngrams`, the Encoders hold the tokens' own rows, and run on the table that the sums are folded into. With
+    the settings' `qat`, both run on rounded weights and activations; the weights themselves stay what they are.
     """
 
     def __init__(
-        self, config: TransformerConfig, weights: Weights, settings: TrainSettings, ngrams: NgramMatrix | None = None
+        self,
+        config: TransformerConfig,
+        weights: Weights,
+        settings: TrainSettings,
+        ngrams: NgramMatrix | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.settings = settings
         self.model = build_encoder(config, weights).train()
@@ -37,6 +45,17 @@ class PytorchTrainer:
             self.table = _NgramTable(ngrams)
             grams = torch.from_numpy(initial_grams(ngrams, config.token_size, settings.seed))
             self.parameters[GRAMS], self.averages[GRAMS] = nn.Parameter(grams), nn.Parameter(grams.clone())
+        self.rounding = None
+        if settings.qat != "none":
+            from edgekit.train.qat_pytorch import FakeQuantizer  # torchao: seconds that no other training needs
+
+            self.rounding = FakeQuantizer(config, settings.qat)
+            self.rounding.attach(self.model, watch=True)
+            self.rounding.attach(self.average, watch=False)
+        self.distiller = None if teacher is None else Distiller(teacher, self.model, settings)
+        if teacher is not None and teacher.compares_states and settings.hidden_weight:
+            first = torch.from_numpy(initial_projection(teacher.config, config, settings.seed))
+            self.parameters[PROJECT], self.averages[PROJECT] = nn.Parameter(first), nn.Parameter(first.clone())
         groups: list[dict[str, Any]] = [
             {"params": [p for name, p in self.parameters.items() if decays(name)]},
             {"params": [p for name, p in self.parameters.items() if not decays(name)], "weight_decay": 0.0},
@@ -52,6 +71,8 @@ class PytorchTrainer:
             torch.manual_seed(plan.seed)
             logits = self._run(self.model, self.parameters, batch.ids, batch.mask)
         loss = classification_loss(logits, labels, self.settings.label_smoothing)
+        if self.distiller is not None:
+            loss = self.distiller.loss(loss, logits, batch, self.parameters.get(PROJECT))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip_norm)
@@ -70,9 +91,20 @@ class PytorchTrainer:
     ) -> Tensor:
         """Return the logits of `model`, whose parameters and n-grams are `parameters`."""
         inputs = (torch.from_numpy(ids), torch.from_numpy(mask))
-        if self.table is None:
-            return model(*inputs)
-        return torch.func.functional_call(model, {TOKENS: self.table.folded(parameters)}, inputs)
+        replaced = {TOKENS: self.table.folded(parameters)} if self.table is not None else {}
+        if self.rounding is not None:
+            replaced |= self.rounding.weights({**parameters, **replaced})
+        return torch.func.functional_call(model, replaced, inputs) if replaced else model(*inputs)
+
+    @torch.no_grad()
+    def observe(self, batch: Batch) -> None:
+        """Let a batch widen the ranges of activations, without a step."""
+        if self.rounding is not None:
+            self.model.eval()
+            self._run(self.model, self.parameters, batch.ids, batch.mask)
+            self.model.train()
+            if self.distiller is not None:
+                self.distiller.forget()
 
     @torch.no_grad()
     def logits(self, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -86,16 +118,19 @@ class PytorchTrainer:
         weights = encoder_weights(self.average)
         if self.table is not None:
             weights[TOKENS] = self.table.folded(self.averages).numpy()
+        if self.rounding is not None:
+            weights |= {name: value.numpy() for name, value in self.rounding.weights(self.averages).items()}
         return weights
 
     def state(self) -> Weights:
-        """Return a copy of weights, average, both moments, and the optimiser's count of steps."""
+        """Return a copy of weights, average, both moments, ranges, and the optimiser's count of steps."""
         steps = {int(state["step"]) for state in self.optimizer.state.values()} or {0}
         return {
             **_copied("model", self.parameters.items()),
             **_copied("average", self.averages.items()),
             **_copied("first_moment", self._moments("exp_avg")),
             **_copied("second_moment", self._moments("exp_avg_sq")),
+            **_copied("range", self.rounding.ranges.items() if self.rounding is not None else ()),
             "optimizer/step": np.array([max(steps)], np.float32),
         }
 
@@ -115,6 +150,8 @@ class PytorchTrainer:
             }
         for name, parameter in self.averages.items():
             parameter.copy_(torch.from_numpy(state[f"average/{name}"]))
+        for name, seen in self.rounding.ranges.items() if self.rounding is not None else ():
+            seen.copy_(torch.from_numpy(state[f"range/{name}"]))
 
 
 class _NgramTable:

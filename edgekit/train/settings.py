@@ -13,6 +13,8 @@ from edgekit.program import Framework
 from edgekit.text.augment import Augmentation
 from edgekit.text.processor import TokenizerKind
 
+LEARNING_RATE_FURTHER = 5e-4  # of a training that goes on from a checkpoint
+
 
 class TrainSettings(BaseModel):
     """Settings of one training; the same settings and data give the same weights in the same framework.
@@ -22,6 +24,9 @@ class TrainSettings(BaseModel):
     `warmup_fraction` is of all steps; the learning rate then falls to 0 along a cosine. `average_decay` is that of
     the moving average of the weights which is validated and kept (0: the weights themselves). `ngrams` is the length
     of the longest character n-grams whose embeddings tokens share while they are trained (0: none; see ngrams.py).
+    `from_checkpoint` is the folder of a checkpoint whose weights training goes on from; `qat` is the scheme whose
+    rounding it then learns to bear. `teacher` is the folder of a checkpoint to learn from: `temperature`,
+    `teacher_weight` and `hidden_weight` are the T, w and h of distillation.py.
     `patience` is the number of epochs without a better validation accuracy after which training stops (0: never).
     """
 
@@ -61,6 +66,12 @@ class TrainSettings(BaseModel):
     average_decay: float = Field(default=0.998, ge=0, lt=1)
     patience: int = Field(default=8, ge=0)
     seed: int = Field(default=0, ge=0)
+    from_checkpoint: str | None = None
+    qat: Literal["none", "int8", "int4-weight"] = "none"
+    teacher: str | None = None
+    temperature: float = Field(default=2.0, gt=0)
+    teacher_weight: float = Field(default=0.5, ge=0, le=1)
+    hidden_weight: float = Field(default=0.1, ge=0)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -101,12 +112,30 @@ def make_settings(values: Mapping[str, Any]) -> TrainSettings:
         raise RefusedError(f"--cut varies the subwords of --tokenizer bpe; {values['tokenizer']} has none to vary")
     if values.get("ngrams", 0) > 0 and values.get("tokenizer", "bpe") == "byte":
         raise RefusedError("--ngrams shares the letters of subwords; --tokenizer byte has none to share")
+    if values.get("qat", "none") != "none" and not values.get("from_checkpoint"):
+        raise RefusedError(f"--qat {values['qat']} goes on from a trained model: name it with --from CHECKPOINT")
+    if values.get("ngrams", 0) > 0 and values.get("from_checkpoint"):
+        raise RefusedError("--ngrams begins with the first weights: it can't be joined with --from")
+    for name in ("temperature", "teacher_weight", "hidden_weight"):
+        if not values.get("teacher") and values.get(name, TrainSettings.model_fields[name].default) != (
+            TrainSettings.model_fields[name].default
+        ):
+            raise RefusedError(f"--{name.replace('_', '-')} is about a teacher: name it with --teacher CHECKPOINT")
     try:
         return TrainSettings(**values)
     except ValidationError as error:
         first = error.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")
         raise RefusedError(f"--{option} {first['input']}: {first['msg'].lower()}") from error
+
+
+def settings_of_model(config: TransformerConfig, metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the settings that a trained model decides: its configuration's, and the tokenizer's from its metrics."""
+    stored = (metrics or {}).get("settings")
+    names = ("size", "tokenizer", "lowercase", "strip_placeholders", "task")
+    kept = {name: stored[name] for name in names if name in stored} if isinstance(stored, dict) else {}
+    shape = {name: value for name, value in dict(config).items() if name in TrainSettings.model_fields}
+    return {**kept, **shape, "embedding_size": config.embedding_size or 0}
 
 
 def learning_rate_at(settings: TrainSettings, step: int, total_steps: int) -> float:

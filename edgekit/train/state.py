@@ -35,6 +35,7 @@ class StateHeader(BaseModel):
     config: TransformerConfig
     position: Position
     seconds: float
+    teacher_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from edgekit.extras import check_installed
 from edgekit.model.config import TransformerConfig
 from edgekit.model.weights import Weights
-from edgekit.program import Framework
 from edgekit.train.batches import Batch
+from edgekit.train.distillation import Teacher
 from edgekit.train.ngrams import NgramMatrix
 from edgekit.train.settings import TrainSettings
 
@@ -44,11 +44,14 @@ class Trainer(Protocol):
     def step(self, batch: Batch, plan: StepPlan) -> StepResult:
         """Take one training step."""
 
+    def observe(self, batch: Batch) -> None:
+        """Let a batch widen the ranges of quantized activations, without a step; nothing else changes."""
+
     def logits(self, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the averaged weights' logits, float32 [batch, num_labels], without dropout."""
+        """Return the averaged weights' logits, float32 [batch, num_labels], without dropout, rounded as `qat` says."""
 
     def weights(self) -> Weights:
-        """Return a copy of the averaged weights by neutral name."""
+        """Return a copy of the averaged weights by neutral name; with `qat` rounded, which rounding again keeps."""
 
     def state(self) -> Weights:
         """Return a copy of everything that the next steps depend on."""
@@ -72,27 +75,34 @@ def set_tensorflow_environment() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
-def check_framework(framework: Framework) -> None:
-    """Raise MissingExtraError where a framework is not installed; import nothing."""
-    modules = ("torch",) if framework == "torch" else ("tensorflow", "keras")
-    check_installed(modules, f"--framework {framework}")
+def check_framework(settings: TrainSettings) -> None:
+    """Raise MissingExtraError where the framework, or what quantizes in it, is not installed; import nothing."""
+    modules = ("torch",) if settings.framework == "torch" else ("tensorflow", "keras")
+    check_installed(modules, f"--framework {settings.framework}")
+    if settings.qat != "none" and settings.framework == "torch":
+        check_installed(("torchao",), f"--qat {settings.qat} in PyTorch")
 
 
 def make_trainer(
-    config: TransformerConfig, weights: Weights, settings: TrainSettings, ngrams: NgramMatrix | None = None
+    config: TransformerConfig,
+    weights: Weights,
+    settings: TrainSettings,
+    ngrams: NgramMatrix | None = None,
+    teacher: Teacher | None = None,
 ) -> Trainer:
     """Return the trainer of the framework that `settings` names; imports that framework and no other.
 
     With `ngrams`, tokens also learn through their n-grams; what the trainer gives has the sum folded in.
+    With `teacher`, batches are also compared with what that answers.
 
     Raises MissingExtraError where it is not installed.
     """
-    check_framework(settings.framework)
+    check_framework(settings)
     if settings.framework == "torch":
         from edgekit.train.pytorch import PytorchTrainer
 
-        return PytorchTrainer(config, weights, settings, ngrams)
+        return PytorchTrainer(config, weights, settings, ngrams, teacher)
     set_tensorflow_environment()
     from edgekit.train.keras import KerasTrainer
 
-    return KerasTrainer(config, weights, settings, ngrams)
+    return KerasTrainer(config, weights, settings, ngrams, teacher)

@@ -20,16 +20,14 @@ from edgekit.export.quantize.modules import Node
 from edgekit.export.quantize.nodes import tflite_nodes
 from edgekit.export.quantize.tflite_lookup import gather_to_lookup
 from edgekit.export.quantize.tflite_weights import float_weights, outputs_of_odd_rows, quantized_weights
+from edgekit.model.quantization import BLOCK, masked_low
 from edgekit.model.weights import MASKED_SCORE
 from edgekit.proof.golden import read_golden
 
 _EVERY = ".*"
-BLOCK = 32
 #: operators of static schemes that stay in float32: the one division, of the mean, is all that tflite-runtime 2.14
 #: lacks for int8 (for int16x8 it lacks several)
 _FLOAT_OPERATORS = {"int8": (Operator.DIV,), "int16x8": ()}
-#: a masked score at this distance below every real one weighs less than one step of an int8 softmax (e^-8 < 1/512)
-MASK_MARGIN = 8.0
 
 
 def compress(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> Evidence | None:
@@ -132,6 +130,6 @@ def narrow_mask(ranges: dict[str, Any]) -> dict[str, Any]:
         return ranges
     highest = max(float(np.max(ranges[name]["max"])) for name in masked)
     lowest = min(float(np.min(ranges[name]["min"])) - MASKED_SCORE for name in masked)
-    low = -(2 * max(highest, -lowest) + MASK_MARGIN)
+    low = masked_low(lowest, highest)
     narrowed = {name: {**ranges[name], "min": np.full_like(ranges[name]["min"], low)} for name in masked}
     return {**ranges, **narrowed}

@@ -66,6 +66,12 @@ def test_weights_stored_as_they_were_are_named() -> None:
         check(source, {"table": stored(source["table"])})
 
 
+def test_weights_that_were_rounded_in_training_are_quantized() -> None:
+    rounded_before = rounded(matrix(64, 32).clip(-1, 1))
+    evidence = check({"table": rounded_before.values}, {"table": rounded_before})
+    assert evidence.largest_difference_in_steps == 0
+
+
 @pytest.mark.parametrize("wrong", [2.0, np.nan])
 def test_weights_more_than_a_step_away_are_named(wrong: float) -> None:
     source = {"table": matrix(64, 32)}
