@@ -79,7 +79,8 @@ class Accuracy(_Record):
 class Manifest(_Record):
     """What `manifest.json` holds.
 
-    `scheme_details` tells what the scheme became in this target, as counted; `requires` what the file needs to run;
+    `scheme_details` tells what the scheme became in this target, as counted; `rewrites` are those of `export
+    --rewrite`; `requires` what the file needs to run;
     `target_options` what was asked of this target alone (the oldest iOS, sequence lengths, …).
     """
 
@@ -90,6 +91,7 @@ class Manifest(_Record):
     via: Framework
     scheme: str
     scheme_details: dict[str, Any]
+    rewrites: tuple[str, ...] = ()
     requires: dict[str, str] = {}
     target_options: dict[str, Any] = {}
     model: str
