@@ -56,6 +56,9 @@ def run_bench(
     benchmark_model: Annotated[
         str | None, typer.Option(help="Google's benchmark_model for a phone without Python: a path or https address.")
     ] = None,
+    beside_cpu: Annotated[
+        bool, typer.Option(help="Measure each file that runs on an accelerator on the CPU as well, in the same run.")
+    ] = True,
     require_full_delegation: Annotated[
         bool, typer.Option("--require-full-delegation", help="Fail unless the accelerator took every operator.")
     ] = False,
@@ -102,6 +105,7 @@ def run_bench(
             bundles or find_bundles(Path("bundles")),
             split_list(device or ["local"]),
             [*split_list(accelerator or []), *aliases] or ["cpu"],
+            beside_cpu=beside_cpu,
         ),
         settings=Settings(
             num_threads=num_threads,
@@ -135,7 +139,8 @@ def run_bench(
     bad = {"wrong-output"} if allow_fallback else {"wrong-output", "fell-back"}
     wrong = any(outcome.measurement and outcome.measurement.verdict in bad for outcome in view.outcomes)
     undelegated = require_full_delegation and _complain_of_delegation(view.outcomes)
-    complete = len(view.outcomes) == len(plan.cells) and all(outcome.complete for outcome in view.outcomes)
+    asked = [outcome for outcome in view.outcomes if not outcome.cell.beside]
+    complete = len(asked) == sum(not cell.beside for cell in plan.cells) and all(each.complete for each in asked)
     _say_what_next(view, complete=complete)
     raise typer.Exit(130 if interrupted else 1 if wrong or undelegated or not complete else 0)
 
@@ -157,11 +162,11 @@ def _run(plan: "Plan", *, resume: bool, label: str) -> "tuple[CampaignView, bool
 
 
 def _ratios(outcomes: "Sequence[Outcome]") -> "list[Comparison]":
-    """Each candidate beside the first of its device."""
+    """Each candidate beside the first of its device; the CPU beside accelerators has a table of its own."""
     from edgekit.report.comparison import compare_runs
     from edgekit.results import Run
 
-    made = [outcome.measurement for outcome in outcomes if outcome.measurement]
+    made = [outcome.measurement for outcome in outcomes if outcome.measurement and not outcome.cell.beside]
     first: dict[str, Run] = {}
     for measurement in made:
         first.setdefault(measurement.device.address, Run(measurement=measurement))
@@ -173,6 +178,10 @@ def _ratios(outcomes: "Sequence[Outcome]") -> "list[Comparison]":
 
 
 def _as_json(session: str, outcomes: "Sequence[Outcome]", comparisons: "Sequence[Comparison]") -> dict[str, Any]:
+    from edgekit.report.beside_cpu import beside_cpu
+    from edgekit.results import Run
+
+    runs = [Run(measurement=outcome.measurement) for outcome in outcomes if outcome.measurement]
     return {
         "session": session,
         "outcomes": [
@@ -189,6 +198,7 @@ def _as_json(session: str, outcomes: "Sequence[Outcome]", comparisons: "Sequence
             for outcome in outcomes
         ],
         "comparisons": [comparison.model_dump(mode="json") for comparison in comparisons],
+        "beside_cpu": [each.model_dump(mode="json") for each in beside_cpu(runs)],
     }
 
 
