@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from edgekit.cli.advising import Advice
     from edgekit.cli.measuring import CampaignView
     from edgekit.devices.campaign import Outcome, Plan
     from edgekit.report.comparison import Comparison
@@ -65,6 +66,10 @@ def run_bench(
     allow_fallback: Annotated[
         bool, typer.Option("--allow-fallback", help="Do not fail where the accelerator was not used.")
     ] = False,
+    advise: Annotated[
+        bool,
+        typer.Option("--advise", help="Where it loses, falls back or is wrong: export what may help, and measure it."),
+    ] = False,
     label: Annotated[str, typer.Option(help="A name to find these runs by later.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Measure what an unfinished bench has left.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every raw sample.")] = False,
@@ -84,8 +89,12 @@ def run_bench(
         edgekit bench --device adb:R58M12ABCDE --sustained 10m --cooldown 60s --label "case on"
 
         edgekit bench bundles/a.edgekit bundles/b.edgekit --interleave
+
+        edgekit bench bundles/a.edgekit --accelerator gpu --runtime litert-compiled --advise
     """
     from edgekit.bundle import find_bundles
+    from edgekit.cli.advising import advise as make_advice
+    from edgekit.cli.advising import show_advice
     from edgekit.cli.measuring import (
         parse_cores,
         parse_duration,
@@ -131,11 +140,14 @@ def run_bench(
         raise typer.BadParameter(MANY_TURNS, param_hint="--interleave")
     view, interrupted = _run(plan, resume=resume, label=label)
     comparisons = _ratios(view.outcomes) if interleave else []
-    if as_json:
-        print_json(_as_json(view.session, view.outcomes, comparisons))
-    else:
+    if not as_json:
         show_outcomes(view.outcomes)
         show_comparisons(comparisons)
+    advice = make_advice(plan, view.outcomes, label=label) if advise and not interrupted else None
+    if as_json:
+        print_json(_as_json(view.session, view.outcomes, comparisons, advice))
+    elif advice:
+        show_advice(advice)
     bad = {"wrong-output"} if allow_fallback else {"wrong-output", "fell-back"}
     wrong = any(outcome.measurement and outcome.measurement.verdict in bad for outcome in view.outcomes)
     undelegated = require_full_delegation and _complain_of_delegation(view.outcomes)
@@ -177,7 +189,9 @@ def _ratios(outcomes: "Sequence[Outcome]") -> "list[Comparison]":
     ]
 
 
-def _as_json(session: str, outcomes: "Sequence[Outcome]", comparisons: "Sequence[Comparison]") -> dict[str, Any]:
+def _as_json(
+    session: str, outcomes: "Sequence[Outcome]", comparisons: "Sequence[Comparison]", advice: "Advice | None"
+) -> dict[str, Any]:
     from edgekit.report.beside_cpu import beside_cpu
     from edgekit.results import Run
 
@@ -198,6 +212,8 @@ def _as_json(session: str, outcomes: "Sequence[Outcome]", comparisons: "Sequence
             for outcome in outcomes
         ],
         "comparisons": [comparison.model_dump(mode="json") for comparison in comparisons],
+        "advice": advice
+        and {"trials": [trial.model_dump(mode="json") for trial in advice.trials], "remarks": advice.remarks},
         "beside_cpu": [each.model_dump(mode="json") for each in beside_cpu(runs)],
     }
 

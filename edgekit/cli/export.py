@@ -120,7 +120,7 @@ def run_export(
     from edgekit.export.pipeline import export_checkpoint
 
     calibration = _calibrate(loaded, plans, calibration_data, num_calibration_samples)
-    with _Progress([plan.name for plan in plans]) as progress:
+    with ExportProgress([plan.name for plan in plans]) as progress:
         outcomes = export_checkpoint(
             loaded,
             plans,
@@ -174,7 +174,7 @@ def _calibrate(
     return calibration
 
 
-class _Progress:
+class ExportProgress:
     """One line per bundle on a terminal, with what happens to it now; elsewhere a line for each change."""
 
     def __init__(self, names: list[str]) -> None:
@@ -188,7 +188,7 @@ class _Progress:
         for name in ("reference", *names):
             self.show(name, "waiting")
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "ExportProgress":
         self._bars.start()
         return self
 
