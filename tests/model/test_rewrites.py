@@ -1,5 +1,6 @@
 """Rewrites in both frameworks: the same answers, in another form."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgekit.model.rewrites import (
 )
 from edgekit.model.weights import Weights, initial_weights
 from edgekit.program import Framework, Signature, TensorSpec
+from tests.tiny import loud_checkpoint
 
 ALONE = [(name,) for name in REWRITES]
 TOGETHER = [tuple(name for name in REWRITES if name != left_out) for left_out in ("split-heads", "fused-heads")]
@@ -31,7 +33,11 @@ def config_of(**overrides: Any) -> TransformerConfig:
 
 
 def logits(
-    framework: Framework, config: TransformerConfig, weights: Weights, rewrites: tuple[str, ...] = ()
+    framework: Framework,
+    config: TransformerConfig,
+    weights: Weights,
+    rewrites: tuple[str, ...] = (),
+    dtype: Any = None,
 ) -> np.ndarray:
     """Logits of texts of every length, with what is rewritten rewritten."""
     generator = np.random.default_rng(0)
@@ -44,9 +50,9 @@ def logits(
         from edgekit.model.pytorch import build_encoder
         from edgekit.model.rewrites_pytorch import rewrite_encoder
 
-        module = rewrite_encoder(build_encoder(config, weights), rewrites)
+        module = rewrite_encoder(build_encoder(config, weights), rewrites).to(dtype or torch.float32)
         with torch.inference_mode():
-            return module(torch.from_numpy(ids), torch.from_numpy(given)).numpy()
+            return module(torch.from_numpy(ids), torch.from_numpy(given)).float().numpy()
     from edgekit.model import keras, rewrites_keras
 
     built = rewrites_keras.rewrite_encoder(keras.build_encoder(config, weights), rewrites)
@@ -71,6 +77,23 @@ def test_gelu_by_tanh_is_another_function(framework: Framework) -> None:
     weights = {name: 2 * value for name, value in initial_weights(config, 1).items()}
     change = logits(framework, config, weights, ("gelu-tanh",)) - logits(framework, config, weights)
     assert float(np.max(np.abs(change))) > 1e-5
+
+
+def test_safe_norms_and_masks_hold_in_float16(tmp_path: Path) -> None:
+    """PyTorch computes in float16 on a CPU too: without the rewrites a loud model answers nonsense, with them right."""
+    import torch
+
+    loud = loud_checkpoint(tmp_path)
+    before = logits("torch", loud.config, loud.weights)
+
+    def difference(*rewrites: str) -> float:
+        after = logits("torch", loud.config, loud.weights, rewrites, dtype=torch.float16)
+        return float(
+            np.max(np.abs(np.nan_to_num(after, nan=np.inf) - before)) / max(1.0, float(np.max(np.abs(before))))
+        )
+
+    assert difference() > 0.1
+    assert difference("fp16-norm", "fp16-mask") < 0.02
 
 
 def test_names_are_checked_before_any_framework() -> None:
