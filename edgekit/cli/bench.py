@@ -51,8 +51,18 @@ def run_bench(
     ] = "all",
     rounds: Annotated[int, typer.Option(min=2, help="Turns of each, with --interleave.")] = 5,
     runtime: Annotated[
-        str | None, typer.Option(help="litert, litert-compiled, tflite-runtime, onnxruntime; else the device's first.")
+        str | None,
+        typer.Option(help="litert, litert-compiled, onnxruntime-qnn, …; else the device's first that fits."),
     ] = None,
+    xnnpack: Annotated[
+        bool, typer.Option("--xnnpack/--no-xnnpack", help="TFLite files on the CPU: XNNPACK, or TFLite's own kernels.")
+    ] = True,
+    delegate: Annotated[
+        str, typer.Option(help="Library of an external TFLite delegate on the device: PATH[:key=value,…].")
+    ] = "",
+    openvino_device: Annotated[
+        str, typer.Option(help="What OpenVINO compiles for with --accelerator npu: NPU, GPU, CPU.")
+    ] = "NPU",
     benchmark_model: Annotated[
         str | None, typer.Option(help="Google's benchmark_model for a phone without Python: a path or https address.")
     ] = None,
@@ -81,11 +91,16 @@ def run_bench(
         edgekit bench --device adb:R58M12ABCDE --sustained 10m --cooldown 60s --label "case on"
 
         edgekit bench bundles/a.edgekit bundles/b.edgekit --interleave
+
+        edgekit bench bundles/a.edgekit --accelerator cpu,gpu --runtime litert-compiled
+
+        edgekit bench bundles/a.edgekit --accelerator npu --delegate /usr/lib/libvx_delegate.so
     """
     from edgekit.bundle import find_bundles
     from edgekit.cli.measuring import (
         parse_cores,
         parse_duration,
+        parse_openvino,
         parse_units,
         plan_cells,
         show_comparisons,
@@ -117,6 +132,9 @@ def run_bench(
             real_lengths=real_lengths,
             energy=energy,
             compute_units=parse_units(compute_units),
+            xnnpack=xnnpack,
+            delegate=delegate,
+            openvino_device=parse_openvino(openvino_device),
             rounds=rounds if interleave else 1,
         ),
         interleave=interleave,

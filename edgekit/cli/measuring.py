@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgekit.devices.campaign import Cell, Outcome
-    from edgekit.measurement import ComputeUnits
+    from edgekit.measurement import ComputeUnits, OpenvinoDevice
     from edgekit.report.comparison import Comparison
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
@@ -46,6 +46,16 @@ def parse_units(value: str) -> "ComputeUnits":
     found = next((units for units in COMPUTE_UNITS if units == value), None)
     if found is None:
         raise typer.BadParameter(f"{value!r} is none of {', '.join(COMPUTE_UNITS)}", param_hint="--compute-units")
+    return found
+
+
+def parse_openvino(value: str) -> "OpenvinoDevice":
+    """A device of OpenVINO, in any case; a usage error for anything else."""
+    from edgekit.measurement import OPENVINO_DEVICES
+
+    found = next((device for device in OPENVINO_DEVICES if device == value.upper()), None)
+    if found is None:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(OPENVINO_DEVICES)}", param_hint="--openvino-device")
     return found
 
 
