@@ -12,7 +12,6 @@ from typing import Any
 from edgekit.devices.device import Device
 from edgekit.devices.facts import SETUP_PYTHON
 from edgekit.devices.setup_scripts import CHECK, EXCHANGE, MAKE, PROBE, SAID
-from edgekit.environments import PROVIDERS, environment_python, make_environment
 from edgekit.errors import DeviceError, RefusedError, UnknownNameError
 from edgekit.processes import CompletedRun, OnLine, run_process
 
@@ -79,16 +78,12 @@ def set_up(
     `offline`: wheels are fetched on this machine for the board's platform and copied; `wheels` is a folder of such.
     Without `runtime`, litert, or tflite-runtime where litert has no wheel for the board.
 
-    This machine itself gets the runtimes of `PROVIDERS` only, each in an environment of its own.
-
-    Raises DeviceError, UnknownNameError for a runtime that is none, RefusedError for what is not set up there.
+    Raises DeviceError, UnknownNameError for a runtime that is none, RefusedError for this machine itself.
     """
-    if runtime is not None and runtime not in {**RUNTIMES, **PROVIDERS}:
-        raise UnknownNameError("runtime", runtime, {**RUNTIMES, **PROVIDERS})
+    if runtime is not None and runtime not in RUNTIMES:
+        raise UnknownNameError("runtime", runtime, RUNTIMES)
     if device.address == "local":
-        return _set_up_here(runtime, on_progress, wheels=offline or wheels is not None)
-    if runtime in PROVIDERS:
-        raise RefusedError(f"{runtime} is set up on this machine only: edgekit devices setup local --runtime {runtime}")
+        raise RefusedError("this machine is no board to set up: pip install 'edgekit-toolkit[devices]' here")
     board = _probe(device)
     on_progress(f"Python {board.version_text} on {board.machine}, {board.libc or 'no glibc'}")
     environment = _Environment(device, board, on_progress)
@@ -105,17 +100,6 @@ def set_up(
         on_progress(f"no wheel for this board: {_last(run)}")
     wanted = f"{' or '.join(names)} for Python {board.version_text} on {board.machine} ({board.libc})"
     raise DeviceError(f"{device.address}: there is no wheel of {wanted}: {_last(run)}", address=device.address)
-
-
-def _set_up_here(runtime: str | None, on_progress: Callable[[str], None], *, wheels: bool) -> Prepared:
-    if runtime not in PROVIDERS:
-        known = ", ".join(PROVIDERS)
-        message = "this machine is no board to set up: pip install 'edgekit-toolkit[devices]' here"
-        raise RefusedError(f"{message} (--runtime {known} each get an environment of their own)")
-    if wheels:
-        raise RefusedError("--offline and --wheels are for boards: set pip itself up for a folder of wheels here")
-    versions = make_environment(runtime, on_progress)
-    return Prepared(python=str(environment_python(runtime)), runtime=runtime, versions=versions)
 
 
 def _probe(device: Device) -> Board:

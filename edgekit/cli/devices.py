@@ -70,13 +70,9 @@ def _cells(facts: "DeviceFacts") -> list[str]:
 
 @run_devices.command("setup")
 def set_up_board(
-    name: Annotated[str, typer.Argument(help="ssh:user@host, ssh:user@host:port, a name of devices.toml, or local.")],
+    name: Annotated[str, typer.Argument(help="ssh:user@host, ssh:user@host:port, or a name of devices.toml.")],
     runtime: Annotated[
-        str | None,
-        typer.Option(
-            help="litert, tflite-runtime or onnxruntime; without it the first that fits. For local: onnxruntime-qnn, "
-            "onnxruntime-openvino or onnxruntime-webgpu."
-        ),
+        str | None, typer.Option(help="litert, tflite-runtime or onnxruntime; without it the first that fits.")
     ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Fetch the wheels here, for the board's platform, and copy them.")
@@ -91,16 +87,11 @@ def set_up_board(
     It needs no root and installs nothing else; `rm -r ~/.edgekit` on the board undoes it. An earlier environment is
     replaced once the new one works.
 
-    On this machine (`local`), packages that can't live beside onnxruntime get an environment of their own, in your data
-    folder or where EDGEKIT_ENVIRONMENTS says: Qualcomm's compiler and simulator, OpenVINO's and WebGPU's providers.
-
     Examples:
 
         edgekit devices setup pi4
 
         edgekit devices setup pi4 --runtime onnxruntime --offline
-
-        edgekit devices setup local --runtime onnxruntime-qnn
     """
     from dataclasses import asdict
 

@@ -6,7 +6,6 @@ import pytest
 
 from tests.rigs.adb_phone import AdbPhone, run_adb_phone, run_adb_server
 from tests.rigs.arm_board import ArmBoard, run_arm_board
-from tests.rigs.environments import kept_folder, provide
 from tests.rigs.ssh_board import SshBoard, run_ssh_board
 
 
@@ -66,12 +65,3 @@ def arm_board(arm_board_rig: ArmBoard, monkeypatch: pytest.MonkeyPatch) -> Itera
         monkeypatch.setenv(name, value)
     yield arm_board_rig
     assert arm_board_rig.left_behind() == []
-
-
-@pytest.fixture(scope="session")
-def qnn_environment() -> Iterator[None]:
-    """Qualcomm's compiler and simulator, in the environment that `edgekit devices setup local` makes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEKIT_ENVIRONMENTS", str(kept_folder()))
-        provide("onnxruntime-qnn")
-        yield
