@@ -6,7 +6,16 @@ from typing import Any, NamedTuple
 from .failures import RunError
 
 SCHEMA = 1
-RUNTIMES = ("litert", "litert-compiled", "tflite-runtime", "onnxruntime", "tensorflow", "torch", "coreml")
+RUNTIMES = (
+    "litert",
+    "litert-compiled",
+    "tflite-runtime",
+    "onnxruntime",
+    "tensorflow",
+    "torch",
+    "coreml",
+    "qnn-simulator",
+)
 #: replay: outputs of all steps. measure: those, then latency and memory. cold: one start. profile: time by operator
 OPERATIONS = ("replay", "measure", "cold", "profile")
 
