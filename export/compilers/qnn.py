@@ -11,6 +11,11 @@ from edgekit.export.compilers.litert_plugin import litert_folder, read_report, r
 from edgekit.export.compilers.targets import QUALCOMM_SOCS
 
 RUNTIME = "onnxruntime-qnn"
+#: what is known of a SoC whose compiler fails without a word
+_KNOWN = {
+    "SM8350": "its compiler takes every operator of such files alone and fails on the whole; those of SM8450 and later "
+    "SoCs compile them",
+}
 
 
 def compile_qnn(model: Path, output: Path, soc: str, *, log: Path, timeout_s: float) -> Compiled:
@@ -19,18 +24,12 @@ def compile_qnn(model: Path, output: Path, soc: str, *, log: Path, timeout_s: fl
     Raises DeviceError, which names the command, where QNN is not set up here, ExportError where it fails.
     """
     packages = environment_packages(RUNTIME, f"QNN's compiler for {soc}")
-    with tempfile.TemporaryDirectory(prefix="edgekit-qnn-libraries-") as folder:
-        text = run_plugin(
-            "qualcomm",
-            "Qualcomm",
-            soc,
-            model,
-            output,
-            litert=litert_folder(f"compiling for {soc}"),
-            libraries=[_link_libraries(packages, Path(folder)), packages / "onnxruntime_qnn.libs"],
-            log=log,
-            timeout_s=timeout_s,
-        )
+    try:
+        text = _run(packages, model, output, soc, log=log, timeout_s=timeout_s)
+    except ExportError as error:
+        if soc not in _KNOWN:
+            raise
+        raise ExportError(f"{error}; {_KNOWN[soc]}") from error
     report = read_report(text)
     if not report.operators:
         raise ExportError(f"{soc}: the compiler told of no partition: its plugin was not loaded", log=log)
@@ -42,6 +41,21 @@ def compile_qnn(model: Path, output: Path, soc: str, *, log: Path, timeout_s: fl
         report=report,
         device_number=QUALCOMM_SOCS[soc],
     )
+
+
+def _run(packages: Path, model: Path, output: Path, soc: str, *, log: Path, timeout_s: float) -> str:
+    with tempfile.TemporaryDirectory(prefix="edgekit-qnn-libraries-") as folder:
+        return run_plugin(
+            "qualcomm",
+            "Qualcomm",
+            soc,
+            model,
+            output,
+            litert=litert_folder(f"compiling for {soc}"),
+            libraries=[_link_libraries(packages, Path(folder)), packages / "onnxruntime_qnn.libs"],
+            log=log,
+            timeout_s=timeout_s,
+        )
 
 
 def _link_libraries(packages: Path, folder: Path) -> Path:
