@@ -6,6 +6,7 @@ What is not in `OFFERED` is refused by name, never run on something else.
 from dataclasses import dataclass
 
 from edgekit.bundle import Manifest
+from edgekit.devices.compiled import check_compiled
 from edgekit.environments import SEPARATE
 from edgekit.errors import RefusedError, UnknownNameError
 from edgekit.measurement import ACCELERATORS, Accelerator, Coverage, DeviceFacts
@@ -77,6 +78,7 @@ def plan_run(
     """
     if accelerator not in ACCELERATORS:
         raise UnknownNameError("accelerator", accelerator, ACCELERATORS)
+    check_compiled(manifest, facts, accelerator)
     known = RUNTIMES.get(manifest.target, ())
     if not known:
         raise RefusedError(f"{manifest.target} files are not run on devices yet (asked for: {facts.address})")
