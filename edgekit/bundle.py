@@ -115,9 +115,9 @@ class CompiledFor(_Record):
 class Manifest(_Record):
     """What `manifest.json` holds.
 
-    `scheme_details` tells what the scheme became in this target, as counted; `requires` what the file needs to run;
-    `target_options` what was asked of this target alone (the oldest iOS, sequence lengths, …); `compiled` what device
-    the file was compiled for, if it was.
+    `scheme_details` tells what the scheme became in this target, as counted; `rewrites` are those of `export
+    --rewrite`; `requires` what the file needs to run; `target_options` what was asked of this target alone (the oldest
+    iOS, sequence lengths, …); `compiled` what device the file was compiled for, if it was.
     """
 
     edgekit: Literal[1] = 1
@@ -127,6 +127,7 @@ class Manifest(_Record):
     via: Framework
     scheme: str
     scheme_details: dict[str, Any]
+    rewrites: tuple[str, ...] = ()
     requires: dict[str, str] = {}
     target_options: dict[str, Any] = {}
     model: str

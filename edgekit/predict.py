@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgekit.bundle import MANIFEST, TOKENIZER, Bundle, open_bundle, read_labels
 from edgekit.checkpoint import Checkpoint, load_checkpoint
-from edgekit.proof.golden import Golden, stack_outputs, text_steps, write_golden
+from edgekit.proof.golden import Golden, fit_inputs, stack_outputs, text_steps, write_golden
 from edgekit.proof.parity import OUTPUT
 from edgekit.proof.replay import replay_steps
 from edgekit.sources.checkpoint import checkpoint_logits
@@ -38,7 +38,7 @@ def _bundle_logits(bundle: Bundle, texts: Sequence[str]) -> NDArray[np.float64]:
     signature = manifest.signatures[0]
     processor = Processor.load(bundle.path / TOKENIZER)
     ids, mask = processor.encode_padded(texts, signature.inputs[0].shape[1])
-    steps = text_steps({"ids": ids, "mask": mask}, signature.name)
+    steps = fit_inputs(text_steps({"ids": ids, "mask": mask}, signature.name), signature)
     with tempfile.TemporaryDirectory(prefix="edgekit-predict-") as folder:
         path = Path(folder) / "steps.npz"
         write_golden(path, Golden(steps=steps, labels=np.full(len(steps), -1, np.int32)))

@@ -40,8 +40,8 @@ class Job(_Record):
     - `reference`: run the module of `source` on the inputs of `steps` and write them, with its outputs, to `output`.
 
     Paths are absolute. `calibration` are steps of real text for schemes that quantize activations with fixed ranges;
-    `length` is the number of tokens of the program's inputs (None: the model's longest); `coreml` what is asked of a
-    Core ML package.
+    `length` is the number of tokens of the program's inputs (None: the model's longest); `rewrites` are done to it
+    before it is converted; `coreml` is what is asked of a Core ML package.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -59,6 +59,7 @@ class Job(_Record):
     steps: str | None = None
     calibration: str | None = None
     coreml: CoremlOptions | None = None
+    rewrites: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check_operation(self) -> Self:

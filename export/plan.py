@@ -16,6 +16,7 @@ from edgekit.export.recipes import Recipe, read_recipe, resolve_recipe
 from edgekit.export.schemes import ALIASES, BYTES_PER_WEIGHT, CALIBRATED, check_scheme, refusal
 from edgekit.export.targets import Target, find_frameworks, find_targets
 from edgekit.model.config import TransformerConfig
+from edgekit.model.rewrites import FLOAT_MASK, find_rewrites, refuse_rewrite
 from edgekit.model.sizes import parameter_count
 from edgekit.model.weights import parameter_shapes
 from edgekit.outputs import check_replaceable
@@ -27,7 +28,7 @@ class PlannedExport:
     """One bundle to be made: where from, by which route, and where to.
 
     `scheme` is the recipe's name where there is a `recipe`. `expected_size_bytes` counts the weights only; `problem` is
-    why it can't be made, if so; `coreml` are the options of a Core ML package.
+    why it can't be made, if so; `coreml` are the options of a Core ML package; `rewrites` are done to the model before.
     """
 
     target: Target
@@ -38,6 +39,12 @@ class PlannedExport:
     problem: EdgekitError | None
     recipe: Recipe | None = None
     coreml: CoremlOptions | None = None
+    rewrites: tuple[str, ...] = ()
+
+    @property
+    def float_name(self) -> str:
+        """Names the float32 file that schemes of a target, route and rewrites share."""
+        return "+".join((f"{self.target.name}-{self.route}", *self.rewrites))
 
     @property
     def name(self) -> str:
@@ -65,16 +72,19 @@ def plan_exports(
     output: Path = Path("bundles"),
     force: bool = False,
     coreml: CoremlOptions = DEFAULTS,
+    rewrites: Sequence[str] = (),
 ) -> list[PlannedExport]:
     """List the bundles that these options ask for, each with what stands in its way.
 
-    `schemes` are names of schemes, or recipe files (`*.toml`). Without `via` each target takes its default route.
-    Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that can't be read, RefusedError
-    for options of `coreml` that the targets have no use for.
+    `schemes` are names of schemes, or recipe files (`*.toml`). Without `via` each target takes its default route. All
+    `rewrites` are done to each. Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that
+    can't be read, RefusedError for options of `coreml` that the targets have no use for and for rewrites that exclude
+    each other.
     """
     frameworks = find_frameworks(list(via))
     found = find_targets(list(targets))
     _check_used(coreml, found)
+    changes = find_rewrites(rewrites)
     asked = [_scheme_or_recipe(name) for name in dict.fromkeys(ALIASES.get(name, name) for name in schemes)]
     plans = []
     for target in found:
@@ -83,7 +93,8 @@ def plan_exports(
                 recipe = scheme if isinstance(scheme, Recipe) else None
                 label = scheme.name if isinstance(scheme, Recipe) else scheme
                 suffix = "" if route == target.default_route else f"-via-{route}"
-                path = output / f"{model_name}.{target.name}-{label}{suffix}{SUFFIX}"
+                name = "+".join((f"{model_name}.{target.name}-{label}{suffix}", *changes))
+                path = output / f"{name}{SUFFIX}"
                 plans.append(
                     PlannedExport(
                         target=target,
@@ -93,8 +104,10 @@ def plan_exports(
                         path=path,
                         expected_size_bytes=_expected_size_bytes(config, scheme),
                         problem=_unfit(coreml, target, scheme, config.max_length)
+                        or _unfit_rewrites(changes, config, coreml, recipe=recipe is not None)
                         or _problem(config, target, route, scheme, path, force=force),
                         coreml=coreml if target.name == "coreml" else None,
+                        rewrites=changes,
                     )
                 )
     return plans
@@ -136,6 +149,16 @@ def _unfit(coreml: CoremlOptions, target: Target, scheme: str | Recipe, longest:
     if refused is None and coreml.multifunction and isinstance(scheme, Recipe):
         refused = "a recipe is of one function: leave out --multifunction"
     return RefusedError(f"coreml: {refused}") if refused else None
+
+
+def _unfit_rewrites(
+    rewrites: Sequence[str], config: TransformerConfig, coreml: CoremlOptions, *, recipe: bool
+) -> EdgekitError | None:
+    """What in the model, the recipe or the options of Core ML rules a rewrite out."""
+    refused = refuse_rewrite(rewrites, config, recipe=recipe)
+    if refused is None and FLOAT_MASK in rewrites and coreml.sequence_lengths:
+        refused = f"{FLOAT_MASK} is offered for one sequence length: leave out --sequence-length"
+    return RefusedError(refused) if refused else None
 
 
 def _problem(

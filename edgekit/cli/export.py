@@ -30,6 +30,14 @@ def run_export(
     via: Annotated[
         list[str] | None, typer.Option(help="Route: torch, tensorflow, or both; default: each target's better one.")
     ] = None,
+    rewrite: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Do to the model before: float-mask, gelu-tanh, fused-heads, split-heads, fp16-mask, fp16-norm "
+            "(edgekit schemes --rewrites explains them).",
+            show_default=False,
+        ),
+    ] = None,
     calibration_data: Annotated[
         Path | None,
         typer.Option(help="Texts to calibrate int8 and int16x8 with, a file as for train; else the training data's."),
@@ -79,6 +87,8 @@ def run_export(
         edgekit export checkpoints/mine --target onnx --via torch,tensorflow --eval-samples all
 
         edgekit export checkpoints/mine --target tflite --quantize recipes/mine.tflite-mixed.toml
+
+        edgekit export checkpoints/mine --target tflite --quantize fp16 --rewrite gelu-tanh,fused-heads
     """
     from edgekit.checkpoint import embedded_checkpoint_path, load_checkpoint
     from edgekit.cli.output import print_json, split_list, stderr
@@ -98,6 +108,7 @@ def run_export(
         via=split_list(via or []),
         output=output,
         force=force,
+        rewrites=split_list(rewrite or []),
         coreml=_coreml_options(
             minimum_deployment_target, sequence_length, multifunction=multifunction, author=author, license=license
         ),
@@ -109,7 +120,7 @@ def run_export(
     from edgekit.export.pipeline import export_checkpoint
 
     calibration = _calibrate(loaded, plans, calibration_data, num_calibration_samples)
-    with _Progress([plan.name for plan in plans]) as progress:
+    with ExportProgress([plan.name for plan in plans]) as progress:
         outcomes = export_checkpoint(
             loaded,
             plans,
@@ -163,7 +174,7 @@ def _calibrate(
     return calibration
 
 
-class _Progress:
+class ExportProgress:
     """One line per bundle on a terminal, with what happens to it now; elsewhere a line for each change."""
 
     def __init__(self, names: list[str]) -> None:
@@ -177,7 +188,7 @@ class _Progress:
         for name in ("reference", *names):
             self.show(name, "waiting")
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "ExportProgress":
         self._bars.start()
         return self
 
@@ -203,6 +214,7 @@ def _show_plans(plans: "list[PlannedExport]", *, as_json: bool) -> None:
                     "target": plan.target.name,
                     "via": plan.route,
                     "scheme": plan.scheme,
+                    "rewrites": plan.rewrites,
                     "bundle": str(plan.path),
                     "expected_size_bytes": plan.expected_size_bytes,
                     "problem": str(plan.problem) if plan.problem else None,
@@ -233,6 +245,7 @@ def _as_dict(outcome: "Outcome") -> dict[str, Any]:
         "target": outcome.plan.target.name,
         "via": outcome.plan.route,
         "scheme": outcome.plan.scheme,
+        "rewrites": outcome.plan.rewrites,
         "ok": outcome.ok,
         "error": str(outcome.error) if outcome.error else None,
         "seconds": outcome.seconds,
@@ -252,8 +265,26 @@ def _show_outcomes(outcomes: "list[Outcome]") -> None:
             size = human_size(Bundle(path=plan.path, manifest=manifest).model_size_bytes)
             parity, accuracy = parity_text(manifest.parity), accuracy_text(manifest.accuracy)
         seconds = sum(outcome.seconds.values())
-        rows.append([plan.target.name, plan.route, plan.scheme, size, parity, accuracy, f"{seconds:.1f} s"])
+        scheme = "+".join((plan.scheme, *plan.rewrites))
+        rows.append([plan.target.name, plan.route, scheme, size, parity, accuracy, f"{seconds:.1f} s"])
     print_table(["target", "via", "scheme", "size", "parity with the source", "accuracy", "time"], rows)
+    _tell_tolerances(outcomes)
+
+
+def _tell_tolerances(outcomes: "list[Outcome]") -> None:
+    """Say where a rewrite widened the tolerance of a scheme, by how much, and what was measured."""
+    from edgekit.export.schemes import tolerance_of
+    from edgekit.model.rewrites import REWRITES
+
+    for outcome in outcomes:
+        plan, manifest = outcome.plan, outcome.manifest
+        wider = [name for name in plan.rewrites if REWRITES[name].adds_tolerance]
+        if wider and manifest and manifest.parity.max_abs_difference is not None:
+            added = ", ".join(f"{name} adds {REWRITES[name].adds_tolerance:g}" for name in wider)
+            scheme = f"{plan.scheme} ({tolerance_of(plan.schemes).relative:g})"
+            largest = max(1.0, manifest.parity.max_abs_reference or 0.0)
+            measured = f"measured {manifest.parity.max_abs_difference / largest:.2g}"
+            typer.echo(f"{plan.name}: {added} to the relative tolerance of {scheme}; {measured}.")
 
 
 def _complain(outcomes: "list[Outcome]") -> None:

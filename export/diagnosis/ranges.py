@@ -123,10 +123,10 @@ def _see_scores(
     attention = model.get_submodule(block + "attention")
     query, key = (attention._split(held[part]) for part in ("query", "key"))
     if model.config.positions == "rotary":
-        from edgekit.model.pytorch import _rotate
+        from edgekit.model.pytorch import rotate
 
         rotary = model._rotary(query.shape[2])
-        query, key = _rotate(query, rotary), _rotate(key, rotary)
+        query, key = rotate(query, rotary), rotate(key, rotary)
     scores = (query * attention.head_dim**-0.5) @ key.transpose(-1, -2)
     batch, heads, length = scores.shape[:3]
     tokens = present.reshape(batch, length)
