@@ -93,8 +93,8 @@ def put_table(rows: list[dict[str, Any]]) -> None:
     note = (
         f"Made by `{COMMAND}`: the embedded model, {GOLDEN_STEPS} texts. The GPU is SwiftShader (software), Qualcomm's "
         "NPU its x86_64 simulator, Intel's OpenVINO compiled for the CPU: **coverage, outputs and verdicts are real, "
-        "times are those of imitations**. Not run for want of hardware: any real GPU or NPU, NNAPI on a phone, a Coral Edge "
-        "TPU, Core ML on an Apple device."
+        "times are those of imitations**. Not run for want of hardware: any real GPU or NPU, NNAPI on a phone, a Coral "
+        "Edge TPU, Core ML on an Apple device."
     )
     tables.put_in_readme("accelerators", markdown_table(HEADERS, [as_cells(row) for row in rows]), note)
 
