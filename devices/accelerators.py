@@ -18,13 +18,13 @@ _DELEGATED: tuple[Accelerator, ...] = ("cpu", "gpu", "npu", "nnapi", "edgetpu")
 OFFERED: dict[str, tuple[Accelerator, ...]] = {
     "litert": _DELEGATED,  # all but the CPU by an external delegate
     "litert-compiled": ("cpu", "gpu"),
-    "litert-openvino": ("npu",),
+    "litert-openvino": ("cpu", "npu"),
     "tflite-runtime": _DELEGATED,
     BENCHMARK_MODEL: ("cpu", "gpu", "nnapi"),
     "onnxruntime": ("cpu",),
-    "onnxruntime-qnn": ("npu",),
-    "onnxruntime-webgpu": ("gpu",),
-    "onnxruntime-openvino": ("npu",),
+    "onnxruntime-qnn": ("cpu", "npu"),
+    "onnxruntime-webgpu": ("cpu", "gpu"),
+    "onnxruntime-openvino": ("cpu", "npu"),
     "coreml": ("cpu", "coreml"),
     "tensorflow": ("cpu",),
     "torch": ("cpu",),
