@@ -8,8 +8,10 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edgekit.errors import RefusedError
 from edgekit.export.describe import describe_file, size_on_disk
+from edgekit.export.diagnosis.storage import weight_scales
 from edgekit.export.jobs import Job
 from edgekit.export.plan import plan_exports
+from edgekit.export.quantize import coreml_weights, onnx_weights, tflite_weights
 from edgekit.export.quantize.mixture import Mixture
 from edgekit.export.quantize.modules import match_weights
 from edgekit.export.schemes import (
@@ -24,7 +26,7 @@ from edgekit.export.schemes import (
     requirements,
 )
 from edgekit.export.targets import TARGETS
-from edgekit.model.quantization import fake_quantize_weight
+from edgekit.model.quantization import BLOCK, fake_quantize_weight
 from edgekit.program import Framework
 from edgekit.proof.golden import stack_outputs
 from edgekit.proof.prove import choose_samples
@@ -35,6 +37,16 @@ from tests.tiny import tiny_checkpoint
 COMPRESSED = [
     (target, scheme) for scheme, targets in SCHEMES.items() for target in targets if scheme not in ("none", "fp16")
 ]
+FLOATS = {
+    "tflite": tflite_weights.float_weights,
+    "onnx": onnx_weights.float_weights,
+    "coreml": coreml_weights.float_weights,
+}
+STORED = {
+    "tflite": lambda path, _: tflite_weights.quantized_weights(path),
+    "onnx": onnx_weights.quantized_weights,
+    "coreml": coreml_weights.quantized_weights,
+}
 REFUSED = [(target, scheme) for scheme, targets in SCHEMES.items() for target in TARGETS if target not in targets]
 
 
@@ -70,6 +82,25 @@ def test_files_run_and_stay_close(quantized: Quantized, target: str, scheme: str
     outputs = stack_outputs(quantized.routes.replay(made, target).steps, "logits")
     close = float(np.max(np.abs(outputs - reference)) / max(1.0, float(np.max(np.abs(reference)))))
     assert 0 < close <= TOLERANCES[scheme].relative
+
+
+@pytest.mark.parametrize(("target", "scheme"), COMPRESSED)
+def test_the_report_knows_what_shares_a_scale(quantized: Quantized, target: str, scheme: str) -> None:
+    made, _ = quantized.make(target, scheme)
+    source = FLOATS[target](quantized.source(target))
+    stored = STORED[target](made, source)
+    owners = match_weights(quantized.checkpoint.weights, {name: source[name] for name in stored if name in source})
+    assert len(owners) >= 13
+    for name, module in owners.items():
+        weight, steps = quantized.checkpoint.weights[f"{module}.weight"], np.squeeze(stored[name].step)
+        by_row = [bool(np.all(s == s[:, :1])) for s in (steps, steps.T) if s.shape == weight.shape]  # either way round
+        shared = weight_scales(module, scheme, target)
+        if shared in ("tensor", "channel", "block"):
+            assert (np.unique(steps).size == 1) is (shared == "tensor"), module
+        if shared == "channel":
+            assert any(by_row), module
+        if shared == "block" and scheme == "int4-weight" and weight.shape[1] > BLOCK:
+            assert not any(by_row), module
 
 
 @pytest.mark.parametrize("scheme", ["int8-dynamic", "int8", "int4-weight"])
