@@ -30,6 +30,8 @@ RUNTIMES: dict[str, tuple[str, ...]] = {
     "savedmodel": ("tensorflow",),
     "pt2": ("torch",),
 }
+#: keeps one copy of the weights in memory for all signatures of a file
+_SHARING = "litert-compiled"
 _ADVICE = "`edgekit devices setup NAME` brings one to a board; for phones without Python give --benchmark-model"
 
 
@@ -62,7 +64,7 @@ def plan_run(
         raise UnknownNameError("runtime", runtime, OFFERED)
     if runtime is not None and runtime not in known:
         raise RefusedError(f"{runtime} does not run {manifest.target} files: {', '.join(known)} does")
-    chosen = runtime or _choose(manifest.target, facts, has_tool=has_tool)
+    chosen = runtime or _choose(manifest, facts, has_tool=has_tool)
     if accelerator not in OFFERED[chosen]:
         offered = ", ".join(OFFERED[chosen])
         where = f"{manifest.target} files on {facts.address} (runtime {chosen})"
@@ -90,9 +92,12 @@ def fallen_back(accelerator: Accelerator, coverage: Coverage) -> str:
     return ""
 
 
-def _choose(target: str, facts: DeviceFacts, *, has_tool: bool) -> str:
-    """The first runtime of the target that the device has."""
+def _choose(manifest: Manifest, facts: DeviceFacts, *, has_tool: bool) -> str:
+    """The first runtime of the target that the device has: that of its proof, where that shares signatures' weights."""
+    target = manifest.target
     known = RUNTIMES[target]
+    if manifest.runtime == _SHARING:
+        known = (_SHARING, *(name for name in known if name != _SHARING))
     here = [name for name in known if name in facts.runtimes and name != BENCHMARK_MODEL]
     if here and facts.python:
         return here[0]

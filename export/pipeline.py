@@ -16,14 +16,14 @@ from edgekit.bundle import MANIFEST, Manifest
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import EdgekitError
 from edgekit.export.jobs import Job, JobResult
-from edgekit.export.lengths import fit_steps
+from edgekit.export.lengths import fit_each, fit_steps, length_name
 from edgekit.export.plan import PlannedExport
 from edgekit.export.quantize.calibration import Calibration, choose_calibration
 from edgekit.export.schemes import SCHEMES, requirements, tolerance_of
 from edgekit.export.workers import run_worker
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
 from edgekit.processes import kill_running
-from edgekit.program import FRAMEWORKS, Framework, SourceRef
+from edgekit.program import FRAMEWORKS, Framework, Signature, SourceRef
 from edgekit.proof.golden import read_golden, write_golden
 from edgekit.proof.prove import Samples, choose_samples, prove_file
 from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
@@ -200,6 +200,7 @@ def _float_file(session: _Session, plan: PlannedExport, output: Path) -> JobResu
 def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Path) -> Job:
     source = session.sources[plan.route]
     fields: dict[str, Any] = {"op": "convert", "source": source, "target": plan.target.name, "scheme": scheme}
+    fields["signatures"] = plan.signatures(encoder_signature(session.checkpoint, plan.route))
     if plan.coreml:
         about = {"name": session.checkpoint.name, "labels": session.checkpoint.labels, "source_sha256": source.sha256}
         fields["coreml"] = plan.coreml.model_copy(update=about)
@@ -222,14 +223,14 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
     """Put everything beside the target file, run the proof, and seal the bundle."""
     checkpoint = session.checkpoint
     signature = encoder_signature(checkpoint, plan.route)
-    _place_golden(plan, golden, folder / bundles.GOLDEN, signature.name)
+    _place_golden(plan, golden, folder / bundles.GOLDEN, signature)
     _collect_logs(session, plan, folder / bundles.LOG)
     checkpoint.processor.save(folder / bundles.TOKENIZER)
     bundles.write_labels(folder / bundles.LABELS, checkpoint.labels)
     tolerance = tolerance_of(plan.schemes)
     proof = prove_file(
         folder / plan.target.file,
-        plan.target.runtime,
+        plan.runtime,
         folder / bundles.GOLDEN,
         relative_tolerance=tolerance.relative,
         labels_changed_tolerance=tolerance.labels_changed,
@@ -246,8 +247,8 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
         scheme_details=_scheme_details(session, plan, result),
         requires=requirements(plan.schemes, plan.target.name, plan.route, result.details.version),
         model=plan.target.file,
-        runtime=plan.target.runtime,
-        signatures=plan.coreml.signatures(signature) if plan.coreml else (signature,),
+        runtime=plan.runtime,
+        signatures=plan.signatures(signature),
         target_options=plan.coreml.recorded() if plan.coreml else {},
         source=session.sources[plan.route],
         tools=result.tools,
@@ -257,15 +258,20 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
     )
 
 
-def _place_golden(plan: PlannedExport, golden: Path, output: Path, signature: str) -> None:
+def _place_golden(plan: PlannedExport, golden: Path, output: Path, signature: Signature) -> None:
     """The golden steps as the file takes them: at the lengths that it has, where there are several."""
-    if not plan.coreml or len(plan.coreml.sequence_lengths) < 2:
+    signatures = plan.signatures(signature)
+    if len(plan.lengths) < 2:
         shutil.copyfile(golden, output)
-        return
-    named = plan.coreml.signature_of
-    write_golden(
-        output, fit_steps(read_golden(golden), plan.coreml.sequence_lengths, lambda length: named(length) or signature)
-    )
+    elif signatures[0].dynamic_length:
+        write_golden(output, fit_each(read_golden(golden)))
+    else:
+        names = {each.name for each in signatures}
+
+        def named(length: int) -> str:
+            return length_name(length) if length_name(length) in names else signature.name
+
+        write_golden(output, fit_steps(read_golden(golden), plan.lengths, named))
 
 
 def _scheme_details(session: _Session, plan: PlannedExport, result: JobResult) -> dict[str, Any]:

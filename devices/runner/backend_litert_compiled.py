@@ -1,6 +1,7 @@
 """TFLite files in LiteRT's CompiledModel (ai-edge-litert 2 or later), on its CPU accelerator."""
 
 import importlib
+import os
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,8 @@ from .backend import Backend, Call, Port, Signature
 from .failures import RunError
 from .job import RunnerJob
 from .steps import Arrays
+
+_CACHE = ":memory" if hasattr(os, "memfd_create") else ""
 
 
 def import_runtime(runtime: str) -> Any:
@@ -25,14 +28,19 @@ def load(runtime: Any, job: RunnerJob) -> Backend:
 
 
 class CompiledBackend(Backend):
-    """One compiled model, and one buffer for each input and output of each signature, by name."""
+    """One compiled model, and one buffer for each input and output of each signature, by name.
+
+    XNNPACK packs the weights once for each signature, unless it has a cache for them; `:memory` is one that is no file,
+    where the system has such (Linux, Android 11). ai-edge-litert 2.3.0: an encoder of 5 M parameters in float32 took
+    105 MB with four signatures, 34 MB with it; with one, 48 and 31 MB.
+    """
 
     def __init__(self, runtime: Any, job: RunnerJob) -> None:
         self.version = str(getattr(runtime, "__version__", "unknown"))
         self._job = job
         options = runtime.options.Options(
             hardware_accelerators=runtime.hardware_accelerator.HardwareAccelerator.CPU,
-            cpu_options=runtime.options.CpuOptions(num_threads=job.num_threads),
+            cpu_options=runtime.options.CpuOptions(num_threads=job.num_threads, xnnpack_weight_cache_path=_CACHE),
         )
         self._model = runtime.compiled_model.CompiledModel.from_file(job.model, options=options)
         self._buffers: dict[str, tuple[Arrays, Arrays]] = {}
