@@ -142,6 +142,23 @@ class Manifest(_Record):
     files: dict[str, FileRecord]
 
     @property
+    def lengths(self) -> dict[int, str]:
+        """The sequence lengths that the file takes, in tokens, ascending, and the signature of each.
+
+        Only the longest, where its first signature takes any length up to that.
+        """
+        found = {each.inputs[0].shape[1]: each.name for each in self.signatures}
+        enumerated = dict.fromkeys(self.target_options.get("sequence_lengths", ()), self.signatures[0].name)
+        return dict(sorted((enumerated | found).items()))
+
+    def length_for(self, tokens: int) -> int:
+        """The length to pad a text of so many tokens to: the smallest that fits, or, where none does, the longest."""
+        lengths = list(self.lengths)
+        if self.signatures[0].dynamic_length:
+            return max(1, min(tokens, lengths[-1]))
+        return next((length for length in lengths if length >= tokens), lengths[-1])
+
+    @property
     def proven(self) -> bool:
         """Whether the file was run and its outputs were within tolerance."""
         return self.parity.verdict == "within-tolerance"

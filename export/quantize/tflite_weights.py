@@ -15,14 +15,18 @@ _INTEGERS = {schema.TensorType.INT8: "int8", schema.TensorType.INT4: "int4"}
 
 
 def float_weights(path: Path) -> dict[str, Floats]:
-    """The float32 constants of a file by name."""
+    """The float32 constants of a file by name; tensors of one buffer (of several signatures) are one array."""
     model = flatbuffer_utils.read_model(str(path))
     found: dict[str, Floats] = {}
+    arrays: dict[tuple[int, tuple[int, ...]], Floats] = {}
     for subgraph in model.subgraphs:
         for tensor in subgraph.tensors:
             data = model.buffers[tensor.buffer].data
             if data is not None and tensor.type == schema.TensorType.FLOAT32:
-                found[tensor.name.decode()] = np.frombuffer(bytes(data), np.float32).reshape(_shape(tensor))
+                key = (tensor.buffer, _shape(tensor))
+                if key not in arrays:
+                    arrays[key] = np.frombuffer(bytes(data), np.float32).reshape(_shape(tensor))
+                found[tensor.name.decode()] = arrays[key]
     return found
 
 
