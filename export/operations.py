@@ -44,8 +44,9 @@ def run_job(job: Job) -> JobResult:
 def _convert(job: Job) -> JobResult:
     program = rewrite_program(open_source(_source(job), length=job.length), job.rewrites)
     convert, options = _converter(str(job.target)), {}
+    if job.signatures:
+        program = replace(program, signatures=job.signatures)
     if job.coreml:
-        program = replace(program, signatures=job.coreml.signatures(program.signatures[0]))
         options["options"] = job.coreml
     return _write(
         job,

@@ -24,7 +24,7 @@ from edgekit.export.workers import run_worker
 from edgekit.model.rewrites import FLOAT_MASK, REWRITES, added_tolerance, rewrite_signature
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
 from edgekit.processes import kill_running
-from edgekit.program import FRAMEWORKS, Framework, SourceRef
+from edgekit.program import FRAMEWORKS, Framework, Signature, SourceRef
 from edgekit.proof.prove import Samples, choose_samples, prove_file
 from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
 
@@ -208,10 +208,16 @@ def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Pat
     source = session.sources[plan.route]
     fields: dict[str, Any] = {"op": "convert", "source": source, "target": plan.target.name, "scheme": scheme}
     fields["rewrites"] = plan.rewrites
+    fields["signatures"] = plan.signatures(_signature(session, plan))
     if plan.coreml:
         about = {"name": session.checkpoint.name, "labels": session.checkpoint.labels, "source_sha256": source.sha256}
         fields["coreml"] = plan.coreml.model_copy(update=about)
     return Job.model_validate(fields | _paths(session, f"{plan.name}-{scheme}", output))
+
+
+def _signature(session: _Session, plan: PlannedExport) -> Signature:
+    """That of the source model, as the plan's rewrites make it."""
+    return rewrite_signature(encoder_signature(session.checkpoint, plan.route), plan.rewrites)
 
 
 def _paths(session: _Session, name: str, output: Path) -> dict[str, str]:
@@ -229,7 +235,7 @@ def _run_job(session: _Session, job: Job, name: str) -> JobResult:
 def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: Path, result: JobResult) -> Manifest:
     """Put everything beside the target file, run the proof, and seal the bundle."""
     checkpoint = session.checkpoint
-    signature = rewrite_signature(encoder_signature(checkpoint, plan.route), plan.rewrites)
+    signature = _signature(session, plan)
     place_golden(plan, golden, folder / bundles.GOLDEN, signature)
     _collect_logs(session, plan, folder / bundles.LOG)
     checkpoint.processor.save(folder / bundles.TOKENIZER)
@@ -237,7 +243,7 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
     tolerance = tolerance_of(plan.schemes)
     proof = prove_file(
         folder / plan.target.file,
-        plan.target.runtime,
+        plan.runtime,
         folder / bundles.GOLDEN,
         relative_tolerance=tolerance.relative + added_tolerance(plan.rewrites),
         labels_changed_tolerance=tolerance.labels_changed,
@@ -255,8 +261,8 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
         rewrites=plan.rewrites,
         requires=requirements(plan.schemes, plan.target.name, plan.route, result.details.version),
         model=plan.target.file,
-        runtime=plan.target.runtime,
-        signatures=plan.coreml.signatures(signature) if plan.coreml else (signature,),
+        runtime=plan.runtime,
+        signatures=plan.signatures(signature),
         target_options=plan.coreml.recorded() if plan.coreml else {},
         source=session.sources[plan.route],
         tools=result.tools,

@@ -3,7 +3,7 @@
 JSON lines on standard output, {"schema": 1, "event": …}. Exit code 0; 2 for a job that is none; 3 with an error event.
 
     loaded      runtime, version, signatures, load_s
-    memory      baseline_bytes (runtime and numpy imported), peak_bytes (loaded, and run once through each signature)
+    memory      baseline_bytes (runtime and numpy imported), peak_bytes (with each signature's largest step run)
     assignment  which node runs where, as the runtime tells it; fallback: why the accelerator can't be had
     replayed    steps, run_s, non_finite: the outputs of all steps are written (NaN and infinity are no error here)
     warmup      ms of each run, stable

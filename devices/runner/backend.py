@@ -20,6 +20,7 @@ MODULES = {
     "tensorflow": "backend_tensorflow",
     "torch": "backend_torch",
     "coreml": "backend_coreml",
+    "qnn-simulator": "backend_qnn_context",
 }
 #: the signature of formats that have no name for their only entry
 UNNAMED = ""

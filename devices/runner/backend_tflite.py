@@ -113,7 +113,8 @@ def _open(package: Any, job: RunnerJob) -> Any:
     try:
         delegate = package.load_delegate(path, given)
     except (OSError, ValueError) as error:
-        raise AcceleratorError(f"the delegate {path} can't be loaded: {first_line(error)}") from error
+        why = str(error).strip().rpartition("\n")[2]  # a refusal follows a line that repeats the path
+        raise AcceleratorError(f"the delegate {path} can't be loaded: {why}") from error
     try:
         return package.Interpreter(experimental_delegates=[delegate], **options)
     except (RuntimeError, ValueError) as error:

@@ -18,6 +18,7 @@ RUNTIMES = (
     "tensorflow",
     "torch",
     "coreml",
+    "qnn-simulator",
 )
 #: replay: outputs of all steps. measure: those, then latency and memory. cold: one start. profile: time by operator
 OPERATIONS = ("replay", "measure", "cold", "profile")

@@ -53,7 +53,12 @@ def run_export(
     ] = None,
     sequence_length: Annotated[
         list[str] | None,
-        typer.Option(help="Core ML: lengths in tokens that the package takes, the model's own among them."),
+        typer.Option(
+            help="Lengths in tokens that a file takes, the model's own among them: one signature each over one copy of "
+            "the weights, ONNX and SavedModel any length. Default: chosen from the lengths of the data's own texts; "
+            "Core ML: one, as several need iOS 18.",
+            show_default=False,
+        ),
     ] = None,
     multifunction: Annotated[
         bool, typer.Option("--multifunction", help="Core ML: a function for each length, over one copy of the weights.")
@@ -82,6 +87,8 @@ def run_export(
 
         edgekit export checkpoints/mine --target tflite --quantize int8-dynamic,int8 --calibration-data texts.csv
 
+        edgekit export checkpoints/mine --target tflite,onnx --sequence-length 16,32,64,128
+
         edgekit export checkpoints/mine --target coreml --sequence-length 16,32,128 --multifunction
 
         edgekit export checkpoints/mine --target onnx --via torch,tensorflow --eval-samples all
@@ -90,6 +97,8 @@ def run_export(
 
         edgekit export checkpoints/mine --target tflite --quantize fp16 --rewrite gelu-tanh,fused-heads
     """
+    from functools import partial
+
     from edgekit.checkpoint import embedded_checkpoint_path, load_checkpoint
     from edgekit.cli.output import print_json, split_list, stderr
     from edgekit.cli.sweeps import parse_samples
@@ -100,7 +109,9 @@ def run_export(
         stderr.print("No checkpoint given: exporting the embedded model, language-id (40 languages of interface text).")
     samples = parse_samples(eval_samples)
     loaded = load_checkpoint(checkpoint)
-    plans = plan_exports(
+    asked = _parse_lengths(sequence_length or [])
+    plan = partial(
+        plan_exports,
         loaded.name,
         loaded.config,
         targets=split_list(target or ["tflite"]),
@@ -110,9 +121,13 @@ def run_export(
         force=force,
         rewrites=split_list(rewrite or []),
         coreml=_coreml_options(
-            minimum_deployment_target, sequence_length, multifunction=multifunction, author=author, license=license
+            minimum_deployment_target, asked, multifunction=multifunction, author=author, license=license
         ),
+        by_default=not asked,
     )
+    plans = plan(lengths=asked)
+    if not asked and not dry_run and not any(each.problem for each in plans):
+        plans = plan(lengths=_choose_lengths(loaded, plans, samples))
     if dry_run:
         _show_plans(plans, as_json=as_json)
         raise typer.Exit(code=1 if any(plan.problem for plan in plans) else 0)
@@ -138,19 +153,45 @@ def run_export(
     raise typer.Exit(code=0 if all(outcome.ok for outcome in outcomes) else 1)
 
 
-def _coreml_options(target: str | None, lengths: list[str] | None, **others: Any) -> "CoremlOptions":
-    """Options of Core ML packages as typed; raises UnknownNameError for an iOS that is none of ours."""
+def _parse_lengths(typed: list[str]) -> tuple[int, ...]:
     from edgekit.cli.output import split_list
+
+    items = split_list(typed)
+    for item in items:
+        if not item.isdigit() or int(item) < 1:
+            raise typer.BadParameter(f"{item!r} is no number of tokens from 1", param_hint="--sequence-length")
+    return tuple(sorted(set(map(int, items))))
+
+
+def _choose_lengths(
+    checkpoint: "Checkpoint", plans: "list[PlannedExport]", eval_samples: int | None
+) -> tuple[int, ...]:
+    """The lengths for the data's own texts, where a target has a signature for each; what each target takes is said."""
+    from edgekit.cli.output import stderr
+    from edgekit.export.lengths import default_lengths
+
+    def named(kind: str) -> str:
+        return ", ".join(dict.fromkeys(plan.target.name for plan in plans if plan.target.lengths == kind))
+
+    free, several = named("dynamic"), named("signatures")
+    if free:
+        stderr.print(f"Sequence lengths of {free}: any, up to {checkpoint.config.max_length}.", markup=False)
+    if not several:
+        return ()
+    choice = default_lengths(checkpoint, eval_samples)
+    names = ", ".join(map(str, choice.lengths))
+    stderr.print(f"Sequence lengths of {several}: {names} ({choice.reason}).", markup=False)
+    return choice.lengths
+
+
+def _coreml_options(target: str | None, lengths: tuple[int, ...], **others: Any) -> "CoremlOptions":
+    """Options of Core ML packages as typed; raises UnknownNameError for an iOS that is none of ours."""
     from edgekit.errors import UnknownNameError
     from edgekit.export.coreml_options import DEPLOYMENT_TARGETS, CoremlOptions
 
     if target and target not in DEPLOYMENT_TARGETS:
         raise UnknownNameError("deployment target", target, DEPLOYMENT_TARGETS)
-    items = split_list(lengths or [])
-    for item in items:
-        if not item.isdigit() or int(item) < 1:
-            raise typer.BadParameter(f"{item!r} is no number of tokens from 1", param_hint="--sequence-length")
-    asked = {"minimum_deployment_target": target, "sequence_lengths": tuple(map(int, items))}
+    asked = {"minimum_deployment_target": target, "sequence_lengths": lengths}
     return CoremlOptions.model_validate(asked | others)
 
 

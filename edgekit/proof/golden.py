@@ -70,6 +70,15 @@ def read_golden(path: Path) -> Golden:
     return Golden(steps=steps, labels=labels.astype(np.int32))
 
 
+def take_steps(golden: Golden, count: int) -> Golden:
+    """Up to `count` of the steps, evenly spaced; of the same data always the same ones."""
+    total = len(golden.steps)
+    if total <= count:
+        return golden
+    chosen = [index * total // count for index in range(count)]
+    return Golden(steps=tuple(golden.steps[index] for index in chosen), labels=golden.labels[chosen])
+
+
 def stack_outputs(steps: Sequence[Step], name: str) -> NDArray[np.float64]:
     """One output of all steps as [steps, …] (the batch axis of 1 is dropped)."""
     return np.stack([np.asarray(step.outputs[name], dtype=np.float64).reshape(-1) for step in steps])

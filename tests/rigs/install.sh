@@ -16,6 +16,8 @@ main+=(busybox mksh toybox)
 main+=(postgresql chromium)
 # A GPU in software: Chromium carries SwiftShader, this is the loader that finds it.
 main+=(libvulkan1)
+# A compiler for the delegate of our own.
+main+=(gcc libc6-dev)
 # From backports: bookworm has no adbd, and with its qemu 7.2 ai-edge-litert and onnxruntime end in SIGSEGV.
 backports=(adb adbd qemu-user-static)
 
