@@ -97,7 +97,7 @@ def test_a_wider_tolerance_is_said(exported: Path) -> None:
     parity = bundle.manifest.parity
     assert parity.tolerance == pytest.approx((1e-5 + added_tolerance(["gelu-tanh"])) * parity.max_abs_reference)
     said = edgekit("export", "tiny", "--rewrite", "gelu-tanh", cwd=exported).stdout
-    assert "gelu-tanh adds 0.01 to the relative tolerance of none (1e-05); measured" in said
+    assert "gelu-tanh adds 0.001 to the relative tolerance of none (1e-05); measured" in said
 
 
 def test_other_verbs_feed_the_mask_that_the_file_takes(exported: Path) -> None:
