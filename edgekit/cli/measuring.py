@@ -140,7 +140,7 @@ class CampaignView:
 
 
 def show_outcomes(outcomes: "Sequence[Outcome]") -> None:
-    """Print the table of what was measured, and the evidence where a verdict is not valid."""
+    """Print the table of what was measured, and the evidence of accelerators and where a verdict is not valid."""
     from edgekit.report.devices import report_run
     from edgekit.report.devices_tables import bench_table
     from edgekit.results import Run
@@ -149,7 +149,7 @@ def show_outcomes(outcomes: "Sequence[Outcome]") -> None:
     if made:
         print_sortable(bench_table(tuple(report_run(Run(measurement=measurement)) for measurement in made)))
     for measurement in made:
-        if measurement.verdict != "valid":
+        if measurement.verdict != "valid" or measurement.accelerator != "cpu":
             evidence = ". ".join(measurement.evidence) or "no evidence"
             where = f"{measurement.bundle} · {measurement.accelerator} · {measurement.device.address}"
             typer.echo(f"{where} is {measurement.verdict}: {evidence}")
