@@ -22,6 +22,8 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tf2onnx": ("onnx", ("tf2onnx",)),
     "coremltools": ("coreml", ("coremltools",)),
     "torchao": ("qat", ("torchao",)),
+    "transformers": ("huggingface", ("transformers",)),
+    "huggingface_hub": ("huggingface", ("huggingface-hub",)),
     "ray": ("ray", ("ray",)),
     "polib": ("data", ("polib",)),
     "django": ("data", ("Django",)),

@@ -55,9 +55,35 @@ class PlannedExport:
         return bool(CALIBRATED & set(self.schemes))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForeignModel:
+    """What a plan must know of a model that is no checkpoint: the frameworks that can build it, how many weights it has
+    (0: not known) and its text length in tokens; `targets` that there is a kept converter to (None: all that its
+    frameworks lead to), and `reason`, why not to others.
+    """
+
+    frameworks: tuple[Framework, ...]
+    parameters: int
+    max_length: int = 0
+    targets: tuple[str, ...] | None = None
+    reason: str = ""
+
+    def refusal(self, target: Target, route: Framework, scheme: str | Recipe) -> str | None:
+        """Why this model can't go to `target` by this route; None where it can."""
+        if self.targets is not None and target.name not in self.targets:
+            return f"{target.name}: {self.reason}"
+        if route not in self.frameworks:
+            return (
+                f"this model is {self.frameworks[0]}'s own: it can't be reached via {route}, and so not {target.name}"
+            )
+        if isinstance(scheme, Recipe):
+            return f"the recipe {scheme.name} names modules of edgekit's own model: give this one a scheme"
+        return None
+
+
 def plan_exports(
     model_name: str,
-    config: TransformerConfig,
+    config: TransformerConfig | ForeignModel,
     *,
     targets: Sequence[str],
     schemes: Sequence[str] = ("none",),
@@ -78,7 +104,7 @@ def plan_exports(
     asked = [_scheme_or_recipe(name) for name in dict.fromkeys(ALIASES.get(name, name) for name in schemes)]
     plans = []
     for target in found:
-        for route in frameworks or [target.default_route]:
+        for route in frameworks or [_default_route(config, target)]:
             for scheme in asked:
                 recipe = scheme if isinstance(scheme, Recipe) else None
                 label = scheme.name if isinstance(scheme, Recipe) else scheme
@@ -104,8 +130,17 @@ def _scheme_or_recipe(name: str) -> str | Recipe:
     return read_recipe(Path(name)) if name.endswith(RECIPE_SUFFIX) else check_scheme(name)
 
 
-def _expected_size_bytes(config: TransformerConfig, scheme: str | Recipe) -> int:
+def _default_route(config: TransformerConfig | ForeignModel, target: Target) -> Framework:
+    """The target's better route, or that of the framework that the model is in."""
+    if isinstance(config, ForeignModel):
+        return next((name for name in target.routes if name in config.frameworks), target.default_route)
+    return target.default_route
+
+
+def _expected_size_bytes(config: TransformerConfig | ForeignModel, scheme: str | Recipe) -> int:
     """The weights in one scheme, or each in that of its module."""
+    if isinstance(config, ForeignModel):
+        return round(config.parameters * BYTES_PER_WEIGHT[scheme]) if isinstance(scheme, str) else 0
     if isinstance(scheme, str):
         return round(parameter_count(config) * BYTES_PER_WEIGHT[scheme])
     try:
@@ -139,9 +174,17 @@ def _unfit(coreml: CoremlOptions, target: Target, scheme: str | Recipe, longest:
 
 
 def _problem(
-    config: TransformerConfig, target: Target, route: Framework, scheme: str | Recipe, path: Path, *, force: bool
+    config: TransformerConfig | ForeignModel,
+    target: Target,
+    route: Framework,
+    scheme: str | Recipe,
+    path: Path,
+    *,
+    force: bool,
 ) -> EdgekitError | None:
     """The first thing that stands in the way of one export, without loading any framework."""
+    if isinstance(config, ForeignModel) and (foreign := config.refusal(target, route, scheme)):
+        return RefusedError(foreign)
     if route not in target.routes:
         reason = f"{target.name} is {target.default_route}'s own format: it can't be reached via {route}"
         return RefusedError(f"{reason}; leave out --via, or use --via {target.default_route}")
@@ -149,7 +192,7 @@ def _problem(
     if refused:
         return RefusedError(refused)
     try:
-        if isinstance(scheme, Recipe):
+        if isinstance(scheme, Recipe) and not isinstance(config, ForeignModel):
             fit_recipe(scheme, config, target.name)
         extras.check_installed(target.routes[route], f"exporting {target.name} via {route}")
         label = scheme if isinstance(scheme, str) else scheme.name
