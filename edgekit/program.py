@@ -10,6 +10,19 @@ Framework = Literal["torch", "tensorflow"]
 LENGTH = "length"
 FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
 
+#: what a model is for: `classify` is edgekit's own encoder, `custom` the user's module; the others are transformers'
+Task = Literal[
+    "classify",
+    "text-classification",
+    "token-classification",
+    "feature-extraction",
+    "fill-mask",
+    "question-answering",
+    "image-classification",
+    "custom",
+]
+Pooling = Literal["none", "mean", "cls", "max"]
+
 
 class TensorSpec(BaseModel):
     """Name, element type and shape of one input or output."""
@@ -51,17 +64,35 @@ class Program:
     signatures: tuple[Signature, ...]
 
 
-class SourceRef(BaseModel):
-    """Names something exportable, so that a worker process can build the Program from it.
+class SourceOptions(BaseModel):
+    """What the user decided about a source that is not a checkpoint.
 
-    `framework` is the one to build it in; `sha256` the hash of the content that was named, so that a source that
-    changes between two workers is noticed.
+    `length` is in tokens (None: not a text model, or its own); `inputs` are those of a factory as typed,
+    `ids:int32[1,128]`; `folder` is where a factory's module is looked for first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["checkpoint"]
+    length: int | None = None
+    pooling: Pooling = "none"
+    normalize: bool = False
+    trust_remote_code: bool = False
+    inputs: tuple[str, ...] = ()
+    folder: str = ""
+
+
+class SourceRef(BaseModel):
+    """Names something exportable, so that a worker process can build the Program from it.
+
+    `path` is that of a folder or file, or `package.module:function` of a factory. `framework` is the one to build it
+    in; `sha256` the hash of the content that was named, so that a source that changes between two workers is noticed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["checkpoint", "huggingface", "factory", "file"]
     path: str
     framework: Framework
-    task: Literal["classify"]
+    task: Task
     sha256: str
+    options: SourceOptions = SourceOptions()
