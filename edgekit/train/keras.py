@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgekit.model.config import TransformerConfig
-from edgekit.model.keras import Encoder, build_encoder, classification_loss, encoder_weights
+from edgekit.model.keras import Encoder, build_encoder, classification_loss, model_weights
 from edgekit.model.weights import Weights, keras_variables
 from edgekit.train.batches import Batch
 from edgekit.train.distillation import PROJECT, Teacher, initial_projection
@@ -149,7 +149,7 @@ class KerasTrainer:
 
     def weights(self) -> Weights:
         """Return a copy of the averaged weights."""
-        weights = encoder_weights(self.average)
+        weights = model_weights(self.average)
         if self.table is not None:
             weights[TOKENS] = self.table.folded(self.averages).numpy()
         if self.rounding is not None:

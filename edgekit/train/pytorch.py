@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekit.model.config import TransformerConfig
-from edgekit.model.pytorch import Encoder, build_encoder, classification_loss, encoder_weights
+from edgekit.model.pytorch import Encoder, build_encoder, classification_loss, model_weights
 from edgekit.model.weights import Weights
 from edgekit.train.batches import Batch
 from edgekit.train.distillation import PROJECT, Teacher, initial_projection
@@ -115,7 +115,7 @@ class PytorchTrainer:
     @torch.no_grad()
     def weights(self) -> Weights:
         """Return a copy of the averaged weights."""
-        weights = encoder_weights(self.average)
+        weights = model_weights(self.average)
         if self.table is not None:
             weights[TOKENS] = self.table.folded(self.averages).numpy()
         if self.rounding is not None:

@@ -121,11 +121,12 @@ def _see_scores(
 ) -> None:
     """The scores that the softmax of a block is given, before the mask is added."""
     attention = model.get_submodule(block + "attention")
-    query, key = (attention._split(held[part]) for part in ("query", "key"))
+    query, key = attention._split(held["query"], attention.num_heads), attention._split(held["key"], attention.kv_heads)
+    key = key.repeat_interleave(attention.num_heads // attention.kv_heads, 1)
     if model.config.positions == "rotary":
         from edgekit.model.pytorch import _rotate
 
-        rotary = model._rotary(query.shape[2])
+        rotary = model.rotary(query.shape[2])
         query, key = _rotate(query, rotary), _rotate(key, rotary)
     scores = (query * attention.head_dim**-0.5) @ key.transpose(-1, -2)
     batch, heads, length = scores.shape[:3]
