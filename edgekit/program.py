@@ -1,12 +1,14 @@
 """What exporters work on: a Program and its Signatures, and the SourceRef that names one across processes."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 Framework = Literal["torch", "tensorflow"]
 FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
+Task = Literal["classify", "generate", "translate"]
+TASKS: tuple[Task, ...] = get_args(Task)
 
 
 class TensorSpec(BaseModel):

@@ -27,8 +27,8 @@ def run_models(
     """
     from edgekit.cli.output import human_size, print_json, print_table
     from edgekit.errors import UnknownNameError
-    from edgekit.model.config import TASKS
     from edgekit.model.sizes import size_rows
+    from edgekit.program import TASKS
 
     known = next((name for name in TASKS if name == task), None)
     if known is None:

@@ -1,16 +1,15 @@
 """The Transformer's configuration: what both implementations and every exporter are built from."""
 
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from edgekit.program import Task
 
 # A config.json is a foreign file: these keep one from asking for an absurd table or an endless loop
 # before any weight has been compared with it.
 MAX_LAYERS = 1024
 MAX_LENGTH = 65_536
-
-Task = Literal["classify", "generate", "translate"]
-TASKS: tuple[Task, ...] = get_args(Task)
 
 
 class TransformerConfig(BaseModel):

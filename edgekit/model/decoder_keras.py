@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgekit.model.config import TransformerConfig
+from edgekit.model.greedy import Ids, Step
 from edgekit.model.keras import (
     Block,
     Encoder,
@@ -202,3 +204,28 @@ def token_loss(logits: Tensor, targets: Tensor, counted: Tensor, label_smoothing
     chosen = ops.take_along_axis(log_probabilities, ops.cast(targets, "int32")[..., None], axis=-1)[..., 0]
     losses = (1.0 - label_smoothing) * chosen + label_smoothing * ops.mean(log_probabilities, axis=-1)
     return -ops.sum(losses * ops.cast(counted, losses.dtype))
+
+
+class CachedSteps:
+    """Makes the steps of `greedy_ids`: traced once for each shape, and with the variables as they then are."""
+
+    def __init__(self, model: Decoder | EncoderDecoder) -> None:
+        self._model = model
+        self._cached = tf.function(model.cached)
+        self._encode = tf.function(model.encode, reduce_retracing=True) if isinstance(model, EncoderDecoder) else None
+
+    def begin(self, batch: int, source: tuple[Ids, Ids] | None) -> Step:
+        """Return the step for `batch` texts; to translate, `source` is ids and mask [batch, length]."""
+        cache = self._model.empty_cache(batch)
+        memory: tuple[Any, ...] = ()
+        if source is not None and self._encode is not None:
+            ids_and_mask = tuple(map(tf.constant, source))
+            memory = (ids_and_mask[1], self._encode(*ids_and_mask))
+
+        def step(ids: Ids, position: int) -> NDArray[np.float32]:
+            nonlocal cache
+            logits, cache = self._cached(tf.constant(ids), tf.constant([position], tf.int32), *memory, cache)
+            found: NDArray[np.float32] = logits.numpy()
+            return found
+
+        return step

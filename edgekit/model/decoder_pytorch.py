@@ -7,12 +7,14 @@ values, to generate. The cache is functional (cache in, cache out) and its shape
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edgekit.model.config import TransformerConfig
+from edgekit.model.greedy import Ids, Step
 from edgekit.model.pytorch import (
     Block,
     Encoder,
@@ -180,3 +182,24 @@ def token_loss(logits: Tensor, targets: Tensor, counted: Tensor, label_smoothing
     chosen = log_probabilities.gather(-1, targets.long()[..., None])[..., 0]
     losses = (1.0 - label_smoothing) * chosen + label_smoothing * log_probabilities.mean(-1)
     return -(losses * counted.to(losses.dtype)).sum()
+
+
+def cached_step(model: Decoder | EncoderDecoder, batch: int, source: tuple[Ids, Ids] | None) -> Step:
+    """Return the step of `greedy_ids` for `batch` texts; to translate, `source` is ids and mask [batch, length]."""
+    cache = model.empty_cache(batch)
+    given = None if source is None else tuple(map(torch.from_numpy, source))
+    with torch.inference_mode():
+        memory = None if given is None or isinstance(model, Decoder) else (given[1], model.encode(*given))
+
+    @torch.inference_mode()
+    def step(ids: Ids, position: int) -> NDArray[np.float32]:
+        nonlocal cache
+        inputs = (torch.from_numpy(ids), torch.tensor([position], dtype=torch.int32))
+        if isinstance(model, Decoder):
+            logits, cache = model.cached(*inputs, cache)
+        elif memory is not None:
+            logits, cache = model.cached(*inputs, *memory, cache)
+        found: NDArray[np.float32] = logits.numpy()
+        return found
+
+    return step

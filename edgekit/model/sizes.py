@@ -7,8 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 from edgekit.errors import UnknownNameError
-from edgekit.model.config import Task, TransformerConfig
+from edgekit.model.config import TransformerConfig
 from edgekit.model.weights import parameter_shapes
+from edgekit.program import Task
 
 BYTES_PER_WEIGHT = 4  # float32, the one dtype of model.safetensors
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import CheckpointError
-from edgekit.model.config import Task, TransformerConfig
+from edgekit.model.config import TransformerConfig
+from edgekit.program import Task
 
 Weights = dict[str, NDArray[np.float32]]
 

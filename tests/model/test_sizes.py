@@ -5,7 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgekit.errors import UnknownNameError
 from edgekit.model import decoder_keras as in_keras
 from edgekit.model import decoder_pytorch as in_torch
-from edgekit.model.config import Task, TransformerConfig
+from edgekit.model.config import TransformerConfig
 from edgekit.model.sizes import (
     SIZES,
     cache_size_bytes,
@@ -16,6 +16,7 @@ from edgekit.model.sizes import (
     weights_size_bytes,
 )
 from edgekit.model.weights import initial_weights
+from edgekit.program import Task
 
 VARIANTS = [
     named_config("nano", vocab_size=300, num_labels=7),
