@@ -4,7 +4,7 @@ The strategy carries the gradients between workers; the variables are each worke
 every worker begins with the same ones and takes the same steps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -41,7 +41,11 @@ class KerasWriter(AdamWTrainer):
         self.begin(_dropouts(self.model))
         self._writing = CachedSteps(self.average)
         texts = [_TEXTS] * (3 if config.task == "translate" else 1)
-        self._step = tf.function(self._train_step, input_signature=[texts, _TEXTS, _TEXTS, *[SCALAR] * 5])
+        self._step = tf.function(
+            lambda *given: self._replica(self._train_step, given),
+            input_signature=[texts, _TEXTS, _TEXTS, *[SCALAR] * 5],
+        )
+        self._sum = tf.function(lambda value: self._replica(self._summed, (value,)), input_signature=[SCALAR])
         self._evaluate = tf.function(self._scores, input_signature=[texts, _TEXTS, _TEXTS])
 
     def step(self, batch: TextBatch, plan: StepPlan) -> StepResult:
@@ -61,15 +65,16 @@ class KerasWriter(AdamWTrainer):
         self.update(gradients, *scalars)
         return loss, correct
 
+    def _replica(self, function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+        """Call a function where its tensors can be summed over the workers."""
+        return function(*given) if self.strategy is None else self.strategy.run(function, args=given)
+
     def _summed(self, values: Any) -> Any:
         """Return the sums of all workers' tensors."""
         if self.strategy is None:
             return values
-
-        def reduce(given: Any) -> Any:
-            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, given)
-
-        return self.strategy.run(reduce, args=(values,))
+        values = tf.nest.map_structure(tf.identity, values)  # an input of a graph has no device, and a sum needs one
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
     def _scores(self, inputs: Any, targets: Any, counted: Any) -> tuple[Any, Any]:
         logits = self.average(_only(inputs), training=False)
@@ -92,7 +97,7 @@ class KerasWriter(AdamWTrainer):
 
     def agree(self, flag: bool) -> bool:
         """Tell whether the flag is set in any worker; all of them must ask."""
-        return bool(self._summed(tf.constant(float(flag))) > 0)
+        return bool(self._sum(tf.constant(float(flag))) > 0)
 
 
 def _strategy(worker: Worker) -> Any:
