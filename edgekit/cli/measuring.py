@@ -148,7 +148,7 @@ class CampaignView:
 
 
 def show_outcomes(outcomes: "Sequence[Outcome]") -> None:
-    """Print the table of what was measured, and the evidence where a verdict is not valid."""
+    """Print the table of what was measured, and the evidence of accelerators and where a verdict is not valid."""
     from edgekit.report.beside_cpu import beside_cpu, beside_cpu_table
     from edgekit.report.devices import report_run
     from edgekit.report.devices_tables import bench_table
@@ -161,7 +161,7 @@ def show_outcomes(outcomes: "Sequence[Outcome]") -> None:
     if beside := beside_cpu(runs):
         print_sortable(beside_cpu_table(beside))
     for measurement in made:
-        if measurement.verdict != "valid":
+        if measurement.verdict != "valid" or measurement.accelerator != "cpu":
             evidence = ". ".join(measurement.evidence) or "no evidence"
             where = f"{measurement.bundle} · {measurement.accelerator} · {measurement.device.address}"
             typer.echo(f"{where} is {measurement.verdict}: {evidence}")
