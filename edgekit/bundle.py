@@ -115,9 +115,9 @@ class CompiledFor(_Record):
 class Manifest(_Record):
     """What `manifest.json` holds.
 
-    `scheme_details` tells what the scheme became in this target, as counted; `requires` what the file needs to run;
-    `target_options` what was asked of this target alone (the oldest iOS, sequence lengths, …); `compiled` what device
-    the file was compiled for, if it was.
+    `scheme_details` tells what the scheme became in this target, as counted; `rewrites` are those of `export
+    --rewrite`; `requires` what the file needs to run; `target_options` what was asked of this target alone (the oldest
+    iOS, sequence lengths, …); `compiled` what device the file was compiled for, if it was.
     """
 
     edgekit: Literal[1] = 1
@@ -127,6 +127,7 @@ class Manifest(_Record):
     via: Framework
     scheme: str
     scheme_details: dict[str, Any]
+    rewrites: tuple[str, ...] = ()
     requires: dict[str, str] = {}
     target_options: dict[str, Any] = {}
     model: str
@@ -139,6 +140,23 @@ class Manifest(_Record):
     golden_texts: str
     compiled: CompiledFor | None = None
     files: dict[str, FileRecord]
+
+    @property
+    def lengths(self) -> dict[int, str]:
+        """The sequence lengths that the file takes, in tokens, ascending, and the signature of each.
+
+        Only the longest, where its first signature takes any length up to that.
+        """
+        found = {each.inputs[0].shape[1]: each.name for each in self.signatures}
+        enumerated = dict.fromkeys(self.target_options.get("sequence_lengths", ()), self.signatures[0].name)
+        return dict(sorted((enumerated | found).items()))
+
+    def length_for(self, tokens: int) -> int:
+        """The length to pad a text of so many tokens to: the smallest that fits, or, where none does, the longest."""
+        lengths = list(self.lengths)
+        if self.signatures[0].dynamic_length:
+            return max(1, min(tokens, lengths[-1]))
+        return next((length for length in lengths if length >= tokens), lengths[-1])
 
     @property
     def proven(self) -> bool:
