@@ -81,6 +81,7 @@ def replay_steps(
                 num_threads=num_threads,
                 die_with_parent=True,
                 **({"accelerator": "npu"} if runtime in ELSEWHERE else {}),
+                **({"openvino_device": "CPU"} if runtime == "litert-openvino" else {}),
                 **({"random_steps": random_steps} if random_steps else {}),
             )
         )

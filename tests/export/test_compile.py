@@ -156,7 +156,7 @@ def test_a_manifest_that_was_edited_is_refused(for_sm8650: Bundle, tmp_path: Pat
         ("SM8550", "npu", r"was compiled for SM8650, not for adb:X, whose SoC is SM8550; here, edgekit verify runs it"),
         ("SM86501", "npu", r"was compiled for SM8650, not for adb:X"),
         ("", "npu", r"not for adb:X, which names no SoC"),
-        ("Qualcomm SM8650", "cpu", r"was compiled for the npu of SM8650: --accelerator npu"),
+        ("Qualcomm SM8650", "cpu", r"was compiled for SM8650: --accelerator npu runs it"),
     ],
 )
 def test_other_devices_refuse_it_by_name(for_sm8650: Bundle, soc: str, accelerator: str, message: str) -> None:
@@ -245,3 +245,22 @@ def test_the_command_says_what_it_did(int8: Bundle, qnn_environment: None, tmp_p
         "tiny.tflite-int8.ethos-u55-128.edgekit",
         "tiny.tflite-int8.qnn-SM8550.edgekit",
     ]
+
+
+def test_what_openvino_compiled_for_the_cpu_is_measured_here(
+    int8: Bundle, openvino_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = compile_bundle(int8, parse_target("openvino"), parent=tmp_path).bundle
+    compiled = made.manifest.compiled
+    assert compiled is not None
+    assert (compiled.device, compiled.report.left) == ("CPU", ())
+    assert made.manifest.parity.max_abs_difference
+    assert "OpenVINO on this machine's CPU" in made.manifest.parity.note
+    monkeypatch.setenv("EDGEKIT_DB", str(tmp_path / "results.sqlite"))
+    options = ("--min-secs", "0.1", "--num-runs", "5", "--json")
+    benched = run("bench", str(made.path), "--accelerator", "npu", *options)
+    answer = json.loads(benched.stdout)
+    (npu,) = answer["outcomes"]  # and none beside it on the CPU, which can't run it
+    measured = npu["measurement"]
+    assert measured["verdict"] != "fell-back"
+    assert "OpenVINO" in measured["coverage"]["actual"]
