@@ -84,7 +84,8 @@ def plan_cells(
     for device in dict.fromkeys(devices):
         for bundle in opened:
             cells += [Cell(bundle=bundle, device=device, accelerator=name) for name in dict.fromkeys(accelerators)]
-            if beside_cpu and "cpu" not in accelerators and "cpu" in OFFERED.get(bundle.manifest.runtime, ()):
+            on_cpu = "cpu" in OFFERED.get(bundle.manifest.runtime, ()) and bundle.manifest.compiled is None
+            if beside_cpu and "cpu" not in accelerators and on_cpu:
                 cells.append(Cell(bundle=bundle, device=device, beside=True))
     return tuple(cells)
 
