@@ -30,7 +30,7 @@ class Processor:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Take a tokenizer as `train_processor` makes it; raises CheckpointError for one that is not."""
-        self._writes = tokenizer.token_to_id("[BOS]") == BOS_ID
+        self._writes = (tokenizer.token_to_id("[BOS]"), tokenizer.token_to_id("[EOS]")) == (BOS_ID, EOS_ID)
         self._special_tokens = WRITING_TOKENS if self._writes else SPECIAL_TOKENS
         self._max_length = _check(tokenizer, self._special_tokens)
         if self._writes:
