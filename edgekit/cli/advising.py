@@ -148,7 +148,7 @@ def _plan(bundle: "Bundle", checkpoint: "Checkpoint", suggestion: "Suggestion") 
 
 
 def _lengths(bundle: "Bundle", longest: int) -> tuple[int, ...]:
-    """The bundle's own sequence lengths, which its variants get as well; none where it has the longest alone, or any."""
+    """The bundle's own sequence lengths, which its variants get too; none where it has the longest alone, or any."""
     signatures = bundle.manifest.signatures
     lengths = {spec.shape[1] for signature in signatures for spec in signature.inputs if spec.name == "ids"}
     return () if signatures[0].dynamic_length or lengths == {longest} else tuple(sorted(lengths))
