@@ -6,6 +6,7 @@ What is not in `OFFERED` is refused by name, never run on something else.
 from dataclasses import dataclass
 
 from edgekit.bundle import Manifest
+from edgekit.devices.compiled import check_compiled
 from edgekit.environments import SEPARATE
 from edgekit.errors import RefusedError, UnknownNameError
 from edgekit.measurement import ACCELERATORS, Accelerator, Coverage, DeviceFacts
@@ -40,6 +41,8 @@ RUNTIMES: dict[str, tuple[str, ...]] = {
 NAMED_DELEGATES = ("edgetpu",)
 #: runtimes that come in the package of another
 _SAME_PACKAGE = {"litert-compiled": "litert"}
+#: keeps one copy of the weights in memory for all signatures of a file
+_SHARING = "litert-compiled"
 _ADVICE = "`edgekit devices setup NAME` brings one to a board; for phones without Python give --benchmark-model"
 NNAPI_ADVICE = (
     "NNAPI is deprecated since Android 15: on newer phones use the vendor's own path (Qualcomm: an .onnx bundle with "
@@ -77,6 +80,7 @@ def plan_run(
     """
     if accelerator not in ACCELERATORS:
         raise UnknownNameError("accelerator", accelerator, ACCELERATORS)
+    check_compiled(manifest, facts, accelerator)
     known = RUNTIMES.get(manifest.target, ())
     if not known:
         raise RefusedError(f"{manifest.target} files are not run on devices yet (asked for: {facts.address})")
@@ -86,7 +90,7 @@ def plan_run(
         raise RefusedError(f"{runtime} does not run {manifest.target} files: {', '.join(known)} does")
     _check_nnapi(accelerator, facts)
     wanted = _typed(accelerator)
-    chosen = runtime or _choose(manifest.target, facts, wanted, has_tool=has_tool, delegate=delegate)
+    chosen = runtime or _choose(manifest, facts, wanted, has_tool=has_tool, delegate=delegate)
     if wanted not in OFFERED[chosen]:
         offered = ", ".join(OFFERED[chosen])
         where = f"{manifest.target} files on {facts.address} (runtime {chosen})"
@@ -155,9 +159,15 @@ def _has_delegate(runtime: str, accelerator: Accelerator, delegate: str) -> bool
     return bool(delegate) or not needed
 
 
-def _choose(target: str, facts: DeviceFacts, accelerator: Accelerator, *, has_tool: bool, delegate: str) -> str:
-    """The first runtime of the target that the device has and that offers the accelerator."""
+def _choose(manifest: Manifest, facts: DeviceFacts, accelerator: Accelerator, *, has_tool: bool, delegate: str) -> str:
+    """The first runtime of the target that the device has and that offers the accelerator.
+
+    That of the bundle's proof comes first where it shares the weights of signatures.
+    """
+    target = manifest.target
     known = RUNTIMES[target]
+    if manifest.runtime == _SHARING:
+        known = (_SHARING, *(name for name in known if name != _SHARING))
     able = [name for name in known if accelerator in OFFERED[name] and _has_delegate(name, accelerator, delegate)]
     for name in able:
         there = name in facts.environments or (name not in SEPARATE and _SAME_PACKAGE.get(name, name) in facts.runtimes)

@@ -16,6 +16,7 @@ _ADAPTER = re.compile(r"Selected adapter: (.*?), arch=.*adapterType=(.*)")
 _SELECTED = re.compile(
     r"Partitioned subgraph<0>, selected (\d+) ops, from a total of (\d+) ops\. resulted in (\d+) partitions"
 )
+_DISPATCH = "DISPATCH_OP"
 _APPLIED = re.compile(r"(\d+) compiler plugins were applied successfully")
 _OPENVINO = re.compile(r"Using Intel OpenVINO device: (\w+)")
 #: the operator of what was compiled for an NPU
@@ -92,7 +93,19 @@ def _gpu(operators: Sequence[str], all_accelerated: bool | None, log: str) -> Co
 
 
 def _npu(operators: Sequence[str], log: str) -> Coverage:
-    """What the compiler plugin selected counts only where the log says that the plugin was applied."""
+    """What the compiler plugin selected counts only where the log says that the plugin was applied.
+
+    In a file that was compiled before, what was compiled are DISPATCH_OP nodes: those run nowhere else, or fail.
+    """
+    if compiled := operators.count(_DISPATCH):
+        left = tuple(LeftBehind(operator=name, count=n) for name, n in Counter(operators).items() if name != _DISPATCH)
+        return Coverage(
+            actual="OpenVINO, compiled before",
+            nodes=len(operators),
+            nodes_on_accelerator=compiled,
+            partitions=compiled,
+            left_behind=left,
+        )
     applied, selected = _APPLIED.search(log), _SELECTED.search(log)
     device = _OPENVINO.findall(log)
     if device and _COMPILED in operators:  # before this run: a node is a partition of it

@@ -76,6 +76,8 @@ pairs += [("coreml", "coremltools")] if sys.platform == "darwin" else []
 for name, package in pairs:
     try:
         print("runtime." + name + "=" + metadata.version(package))
+        if name == "litert" and int(metadata.version(package).split(".")[0]) >= 2:
+            print("runtime.litert-compiled=" + metadata.version(package))
     except metadata.PackageNotFoundError:
         pass
 """

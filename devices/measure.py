@@ -259,10 +259,11 @@ def _conclude(work: _Work, facts: DeviceFacts, settings: Settings) -> Measuremen
 
 
 def _groups(bundle: Bundle, steps: Sequence[int]) -> list[int]:
-    """For each sample the number of its signature: only runs of the same one are alike."""
-    signatures = [step.signature for step in read_golden(bundle.golden_path).steps]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(signatures))}
-    return [numbers[signatures[step]] for step in steps]
+    """For each sample the number of its signature and shapes: only runs of the same ones are alike."""
+    golden = read_golden(bundle.golden_path).steps
+    kinds = [(step.signature, *(value.shape for value in step.inputs.values())) for step in golden]
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    return [numbers[kinds[step]] for step in steps]
 
 
 def _model_sha256(bundle: Bundle) -> str:

@@ -73,15 +73,17 @@ class Samples(_Record):
     """Everything that was measured, unrounded and in order.
 
     `cold_*` have one entry a fresh process: from its start to the loaded file, of loading alone, and of the first
-    inference. `warmup_ms` and `latency_ms` are single inferences, timed as the runtimes' own tools do: the run of a
-    file whose inputs are in place. `transfer_ms` is what writing the inputs and reading the outputs took beside each of
-    `latency_ms` (0 where the runtime does both inside its run). `steps` tells which golden step each of `latency_ms`
-    ran, `rounds` in which turn of A B A B it was measured (empty: there was one). `curve` holds (seconds since the
-    start, median ms of a window, temperature or None) of `--sustained`.
+    inference; `cached_load_ms` has one for each further process whose runtime found its own cache of an earlier load
+    (empty where it keeps none). `warmup_ms` and `latency_ms` are single inferences, timed as the runtimes' own tools
+    do: the run of a file whose inputs are in place. `transfer_ms` is what writing the inputs and reading the outputs
+    took beside each of `latency_ms` (0 where the runtime does both inside its run). `steps` tells which golden step
+    each of `latency_ms` ran, `rounds` in which turn of A B A B it was measured (empty: there was one). `curve` holds
+    (seconds since the start, median ms of a window, temperature or None) of `--sustained`.
     """
 
     cold_start_ms: tuple[float, ...] = ()
     load_ms: tuple[float, ...] = ()
+    cached_load_ms: tuple[float, ...] = ()
     first_inference_ms: tuple[float, ...] = ()
     warmup_ms: tuple[float, ...] = ()
     latency_ms: tuple[float, ...] = ()

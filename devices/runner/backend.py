@@ -20,6 +20,7 @@ MODULES = {
     "tensorflow": "backend_tensorflow",
     "torch": "backend_torch",
     "coreml": "backend_coreml",
+    "qnn-simulator": "backend_qnn_context",
 }
 #: the signature of formats that have no name for their only entry
 UNNAMED = ""
@@ -63,6 +64,8 @@ class Backend:
 
     version: str
     signatures: dict[str, Signature]
+    #: of the runtime's own cache of what it compiled: "" (it keeps none), able (it was not asked), written, read
+    cache: str = ""
     fallback: str = ""
 
     def prepare(self, signature: str, inputs: Arrays) -> Call:

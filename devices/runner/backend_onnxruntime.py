@@ -13,7 +13,7 @@ import numpy as np
 from .backend import UNNAMED, Backend, Call, Port, Signature, nothing
 from .failures import RunError
 from .job import RunnerJob
-from .onnx_providers import PROVIDERS, describe, is_complete, open_session, read_placements
+from .onnx_providers import PROVIDERS, describe, is_complete, open_session, read_placements, use_cache
 from .steps import Arrays
 
 ACCELERATORS = {name: ("cpu", provider.accelerator) for name, provider in PROVIDERS.items()}
@@ -41,6 +41,7 @@ class OnnxBackend(Backend):
         self.version = str(runtime.__version__)
         self._runtime, self._job = runtime, job
         options = self._options()
+        job, self.cache = use_cache(runtime, job, options)
         self._profiling = job.operation == "profile"
         if self._profiling:
             options.enable_profiling = True
