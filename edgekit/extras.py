@@ -24,6 +24,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "torchao": ("qat", ("torchao",)),
     "transformers": ("huggingface", ("transformers",)),
     "huggingface_hub": ("huggingface", ("huggingface-hub",)),
+    "ethosu": ("ethos-u", ("ethos-u-vela",)),
     "ray": ("ray", ("ray",)),
     "polib": ("data", ("polib",)),
     "django": ("data", ("Django",)),

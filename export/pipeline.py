@@ -16,17 +16,18 @@ from edgekit.bundle import MANIFEST, Manifest
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import EdgekitError
 from edgekit.export.jobs import Job, JobResult
-from edgekit.export.lengths import fit_steps
+from edgekit.export.placing import fit_steps_file, place_golden
 from edgekit.export.plan import PlannedExport
 from edgekit.export.prepare import CALIBRATION
 from edgekit.export.quantize.calibration import Calibration, choose_calibration
 from edgekit.export.schemes import SCHEMES, requirements, tolerance_of
 from edgekit.export.snippets import write_snippets
-from edgekit.export.subjects import CheckpointSubject, Reference, Subject
+from edgekit.export.subjects import CheckpointSubject, Reference, Subject, signature_of
 from edgekit.export.workers import run_worker
+from edgekit.model.rewrites import FLOAT_MASK, REWRITES, added_tolerance, rewrite_signature
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
 from edgekit.processes import kill_running
-from edgekit.proof.golden import read_golden, write_golden
+from edgekit.program import Signature
 from edgekit.proof.prove import prove_file
 
 DEFAULT_TIMEOUT_S = 1800.0
@@ -179,9 +180,9 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     output = folder / plan.target.file
     direct = not plan.recipe and plan.scheme in plan.target.converted and plan.scheme != "none"
     if plan.target.reference or direct or (plan.coreml and plan.coreml.multifunction):
-        return _run_job(session, _conversion(session, plan, plan.scheme, output), plan.name)
-    shared = session.scratch / f"{plan.target.name}-{plan.route}" / plan.target.file
-    converted = _float_file(session, plan, shared)
+        return _run_job(session, _conversion(session, plan, plan.scheme, output, reference), plan.name)
+    shared = session.scratch / plan.float_name / plan.target.file
+    converted = _float_file(session, plan, shared, reference)
     if plan.scheme == "none":
         copy = shutil.copytree if shared.is_dir() else shutil.copyfile
         copy(shared, output)
@@ -190,8 +191,7 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     source = session.subject.sources[plan.route]
     fields |= {"recipe": plan.recipe, "source": source} if plan.recipe else {"scheme": plan.scheme}
     if plan.calibrated:
-        reference.result()  # whoever computes it has the texts
-        fields["calibration"] = str(session.scratch / CALIBRATION)
+        fields["calibration"] = str(_calibration_steps(session, plan, reference.result()))
     made = _run_job(session, Job.model_validate(fields | _paths(session, plan.name, output)), plan.name)
     counts = {
         "source_weights": converted.details.source_weights,
@@ -201,7 +201,14 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     return made.model_copy(update={"details": details, "tools": converted.tools | made.tools})
 
 
-def _float_file(session: _Session, plan: PlannedExport, output: Path) -> JobResult:
+def _calibration_steps(session: _Session, plan: PlannedExport, reference: Reference) -> Path:
+    """The calibration texts as the plan's file takes them."""
+    written, name = session.scratch / CALIBRATION, f"{plan.name}.{CALIBRATION}"
+    signature = rewrite_signature(reference.signature_of(plan.route), plan.rewrites)
+    return fit_steps_file(written, session.scratch / name, signature) if FLOAT_MASK in plan.rewrites else written
+
+
+def _float_file(session: _Session, plan: PlannedExport, output: Path, reference: Future[Reference]) -> JobResult:
     """Convert to float32 once for all schemes of a target and route; whoever comes second waits."""
     name = output.parent.name
     with session.floats_lock:
@@ -210,19 +217,28 @@ def _float_file(session: _Session, plan: PlannedExport, output: Path) -> JobResu
     if first:
         try:
             output.parent.mkdir()
-            future.set_result(_run_job(session, _conversion(session, plan, "none", output), name))
+            future.set_result(_run_job(session, _conversion(session, plan, "none", output, reference), name))
         except BaseException as error:  # noqa: BLE001  (whatever it was, the others must not wait for ever)
             future.set_exception(error)
     return future.result()
 
 
-def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Path) -> Job:
+def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Path, reference: Future[Reference]) -> Job:
     subject, source = session.subject, session.subject.sources[plan.route]
     fields: dict[str, Any] = {"op": "convert", "source": source, "target": plan.target.name, "scheme": scheme}
+    fields["rewrites"] = plan.rewrites
+    known = subject.signature or (reference.result().signature if len(plan.lengths) > 1 else None)
+    if known:  # else the worker finds its one signature out, and need not wait
+        fields["signatures"] = plan.signatures(_signature(known, plan))
     if plan.coreml:
         about = {"name": subject.name, "labels": subject.labels, "source_sha256": source.sha256}
         fields["coreml"] = plan.coreml.model_copy(update=about)
     return Job.model_validate(fields | _paths(session, f"{plan.name}-{scheme}", output))
+
+
+def _signature(own: Signature, plan: PlannedExport) -> Signature:
+    """That of the source model, as the plan's route and rewrites make it."""
+    return rewrite_signature(signature_of(own, plan.route), plan.rewrites)
 
 
 def _paths(session: _Session, name: str, output: Path) -> dict[str, str]:
@@ -241,18 +257,17 @@ def _fill_bundle(
     session: _Session, plan: PlannedExport, folder: Path, reference: Reference, result: JobResult
 ) -> Manifest:
     """Put everything beside the target file, run the proof, and seal the bundle."""
-    subject, signature = session.subject, reference.signature_of(plan.route)
-    signatures = plan.coreml.signatures(signature) if plan.coreml else (signature,)
-    _place_golden(plan, reference.golden, folder / bundles.GOLDEN, signature.name)
+    subject, signature = session.subject, _signature(reference.signature, plan)
+    place_golden(plan, reference.golden, folder / bundles.GOLDEN, signature)
     _collect_logs(session, plan, folder / bundles.LOG)
     subject.place(session.scratch, folder)
-    write_snippets(folder, name=plan.name, task=subject.task, target=plan.target.name, signatures=signatures)
+    write_snippets(folder, plan.name, subject.task, plan.target.name, plan.signatures(signature))
     tolerance = tolerance_of(plan.schemes)
     proof = prove_file(
         folder / plan.target.file,
-        plan.target.runtime,
+        plan.runtime,
         folder / bundles.GOLDEN,
-        relative_tolerance=tolerance.relative,
+        relative_tolerance=tolerance.relative + added_tolerance(plan.rewrites),
         labels_changed_tolerance=tolerance.labels_changed,
         cosine_tolerance=tolerance.cosine,
         population=reference.population,
@@ -266,27 +281,17 @@ def _fill_bundle(
         via=plan.route,
         scheme=plan.scheme,
         scheme_details=_scheme_details(reference, plan, result),
+        rewrites=plan.rewrites,
         requires=requirements(plan.schemes, plan.target.name, plan.route, result.details.version),
         model=plan.target.file,
-        runtime=plan.target.runtime,
-        signatures=signatures,
+        runtime=plan.runtime,
+        signatures=plan.signatures(signature),
         target_options=plan.coreml.recorded() if plan.coreml else {},
         source=subject.sources[plan.route],
         tools=result.tools,
         parity=proof.parity,
         accuracy=proof.accuracy,
         golden_texts=reference.origin,
-    )
-
-
-def _place_golden(plan: PlannedExport, golden: Path, output: Path, signature: str) -> None:
-    """The golden steps as the file takes them: at the lengths that it has, where there are several."""
-    if not plan.coreml or len(plan.coreml.sequence_lengths) < 2:
-        shutil.copyfile(golden, output)
-        return
-    named = plan.coreml.signature_of
-    write_golden(
-        output, fit_steps(read_golden(golden), plan.coreml.sequence_lengths, lambda length: named(length) or signature)
     )
 
 
@@ -297,11 +302,13 @@ def _scheme_details(reference: Reference, plan: PlannedExport, result: JobResult
         details["recipe"] = plan.recipe.model_dump(mode="json", exclude={"found"})
     if reference.calibration and plan.calibrated:
         details["calibration"] = reference.calibration.model_dump(mode="json")
+    if plan.rewrites:
+        details["rewrites"] = {name: REWRITES[name].becomes for name in plan.rewrites}
     becomes = [SCHEMES[scheme][plan.target.name] for scheme in plan.schemes]
     return {"becomes": "; beside it: ".join(becomes)} | details
 
 
 def _collect_logs(session: _Session, plan: PlannedExport, output: Path) -> None:
     """Everything that the converters printed for this bundle, in order."""
-    logs = [session.logs / f"{name}.log" for name in (f"{plan.target.name}-{plan.route}", plan.name)]
+    logs = [session.logs / f"{name}.log" for name in (plan.float_name, plan.name)]
     output.write_bytes(b"".join(log.read_bytes() for log in logs if log.is_file()))

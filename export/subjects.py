@@ -37,8 +37,13 @@ class Reference:
     calibration: CalibrationRecord | None = None
 
     def signature_of(self, route: Framework) -> Signature:
-        """The signature as a route has it: its method is named by the framework."""
-        return self.signature.model_copy(update={"method": "forward" if route == "torch" else "call"})
+        """The signature as a route has it."""
+        return signature_of(self.signature, route)
+
+
+def signature_of(signature: Signature, route: Framework) -> Signature:
+    """A signature as a route has it: its method is named by the framework."""
+    return signature.model_copy(update={"method": "forward" if route == "torch" else "call"})
 
 
 class Subject(Protocol):
@@ -59,6 +64,10 @@ class Subject(Protocol):
     @property
     def labels(self) -> tuple[str, ...]:
         """Labels, where they are known before it has run."""
+
+    @property
+    def signature(self) -> Signature | None:
+        """The signature, where it is known before it has run."""
 
     @property
     def sources(self) -> Mapping[Framework, SourceRef]:
@@ -86,6 +95,7 @@ class CheckpointSubject:
         self.sources: Mapping[Framework, SourceRef] = {
             framework: checkpoint_source(checkpoint.path, framework) for framework in FRAMEWORKS
         }
+        self.signature: Signature | None = encoder_signature(checkpoint, checkpoint.framework)
         self._samples = choose_samples(checkpoint, eval_samples)
 
     def ask(self, scratch: Path) -> dict[str, Any]:
@@ -126,7 +136,8 @@ class ForeignSubject:
     framework: Framework
     sources: Mapping[Framework, SourceRef]
     texts: Texts
-    labels: tuple[str, ...] = ()  # known when the source has run
+    labels: tuple[str, ...] = ()  # known, as the signature, when the source has run
+    signature: Signature | None = None
 
     def ask(self, scratch: Path) -> dict[str, Any]:
         """Write the texts."""
