@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import RefusedError
-from edgekit.export.coreml_options import CoremlOptions
 from edgekit.export.plan import ForeignModel
 from edgekit.export.prepare import Texts
 from edgekit.export.quantize.calibration import DEFAULT_SAMPLES
 from edgekit.export.subjects import ForeignSubject
+from edgekit.program import SourceRef
 from edgekit.proof.texts import SAMPLE_TEXTS, interface_strings, real_texts
 from edgekit.sources.factory import factory_source, guess_framework, is_factory
 from edgekit.sources.files import file_source, is_file_source
@@ -22,11 +22,13 @@ MOST_TEXTS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """A source that is no checkpoint: what is exported, what a plan must know of it, and Core ML's options for it."""
+    """A source that is no checkpoint: what is exported, what a plan must know of it, and the sequence lengths that are
+    planned with (none: its one).
+    """
 
     subject: ForeignSubject
     model: ForeignModel
-    coreml: CoremlOptions
+    lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,28 +46,28 @@ def is_foreign(source: str) -> bool:
 
 
 def open_foreign(
-    source: str, *, task: str | None, inputs: list[str], coreml: CoremlOptions, texts: TextChoice, **options: Any
+    source: str, *, task: str | None, inputs: list[str], lengths: tuple[int, ...], texts: TextChoice, **options: Any
 ) -> Foreign:
     """Check a source without loading any framework; `options` are `pooling`, `normalize` and `trust_remote_code`.
 
     Raises RefusedError for options that it has no use for, and what its kind raises.
     """
     if not source.startswith(PREFIX):
-        return _open_custom(source, task, inputs, coreml, texts, options)
+        return _open_custom(source, task, inputs, lengths, texts, options)
     if inputs:
         raise RefusedError(f"--input has no use for {source}: its inputs are known")
-    return _open_hub(source, task, coreml, texts, options)
+    return _open_hub(source, task, lengths, texts, options)
 
 
 def _open_custom(
-    source: str, task: str | None, inputs: list[str], coreml: CoremlOptions, texts: TextChoice, options: Any
+    source: str, task: str | None, inputs: list[str], lengths: tuple[int, ...], texts: TextChoice, options: Any
 ) -> Foreign:
     """A function of the user's, or a file."""
     unused = {
         "--task": task,
         "--pooling": options["pooling"] != "none",
         "--normalize": options["normalize"],
-        "--sequence-length": coreml.sequence_lengths,
+        "--sequence-length": lengths,
         "--calibration-data": texts.calibration_data,
     }
     if flag := next((flag for flag, value in unused.items() if value), None):
@@ -80,7 +82,7 @@ def _open_custom(
     subject = ForeignSubject(
         name=name, task="custom", framework=named.framework, sources={named.framework: named}, texts=nothing
     )
-    return Foreign(subject=subject, model=ForeignModel(frameworks=(named.framework,), parameters=0), coreml=coreml)
+    return Foreign(subject=subject, model=ForeignModel(frameworks=(named.framework,), parameters=0))
 
 
 def refuse_foreign_options(**options: Any) -> None:
@@ -94,12 +96,13 @@ def refuse_foreign_options(**options: Any) -> None:
             )
 
 
-def _open_hub(reference: str, task: str | None, coreml: CoremlOptions, texts: TextChoice, options: Any) -> Foreign:
+def _open_hub(reference: str, task: str | None, lengths: tuple[int, ...], texts: TextChoice, options: Any) -> Foreign:
     if task is None:
         raise RefusedError(f"say what {reference} is for: --task {', '.join(TASKS)}")
     folder = find_hub_folder(reference, trust_remote_code=options["trust_remote_code"])
-    lengths = coreml.sequence_lengths
     source = hub_source(folder, task, length=lengths[-1] if lengths else None, **options)
+    if len(lengths) > 1 and not gives_one_vector(source):
+        raise RefusedError(f"several --sequence-length are offered for one answer by text, not for {task}: give one")
     subject = ForeignSubject(
         name=folder.name,
         task=source.task,
@@ -109,8 +112,12 @@ def _open_hub(reference: str, task: str | None, coreml: CoremlOptions, texts: Te
     )
     length = source.options.length or 0
     model = ForeignModel(frameworks=("torch",), parameters=folder.parameters, max_length=length)
-    single = {"sequence_lengths": ()} if len(lengths) == 1 else {}  # the one length is every target's
-    return Foreign(subject=subject, model=model, coreml=coreml.model_copy(update=single))
+    return Foreign(subject=subject, model=model, lengths=lengths if len(lengths) > 1 else ())
+
+
+def gives_one_vector(source: SourceRef) -> bool:
+    """Whether the outputs have the same shape for every length of text."""
+    return source.task == "text-classification" or source.options.pooling != "none"
 
 
 def _choose_texts(choice: TextChoice) -> Texts:

@@ -22,7 +22,7 @@ from edgekit.export.prepare import CALIBRATION
 from edgekit.export.quantize.calibration import Calibration, choose_calibration
 from edgekit.export.schemes import SCHEMES, requirements, tolerance_of
 from edgekit.export.snippets import write_snippets
-from edgekit.export.subjects import CheckpointSubject, Reference, Subject
+from edgekit.export.subjects import CheckpointSubject, Reference, Subject, signature_of
 from edgekit.export.workers import run_worker
 from edgekit.model.rewrites import FLOAT_MASK, REWRITES, added_tolerance, rewrite_signature
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
@@ -191,7 +191,7 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     source = session.subject.sources[plan.route]
     fields |= {"recipe": plan.recipe, "source": source} if plan.recipe else {"scheme": plan.scheme}
     if plan.calibrated:
-        fields["calibration"] = str(_calibration_steps(session, plan, reference))
+        fields["calibration"] = str(_calibration_steps(session, plan, reference.result()))
     made = _run_job(session, Job.model_validate(fields | _paths(session, plan.name, output)), plan.name)
     counts = {
         "source_weights": converted.details.source_weights,
@@ -201,12 +201,11 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     return made.model_copy(update={"details": details, "tools": converted.tools | made.tools})
 
 
-def _calibration_steps(session: _Session, plan: PlannedExport, reference: Future[Reference]) -> Path:
-    """The calibration texts as the plan's file takes them; whoever computes the reference has them."""
-    written, signature = session.scratch / CALIBRATION, _signature(plan, reference.result())
-    if FLOAT_MASK not in plan.rewrites:
-        return written
-    return fit_steps_file(written, session.scratch / f"{plan.name}.{CALIBRATION}", signature)
+def _calibration_steps(session: _Session, plan: PlannedExport, reference: Reference) -> Path:
+    """The calibration texts as the plan's file takes them."""
+    written, name = session.scratch / CALIBRATION, f"{plan.name}.{CALIBRATION}"
+    signature = rewrite_signature(reference.signature_of(plan.route), plan.rewrites)
+    return fit_steps_file(written, session.scratch / name, signature) if FLOAT_MASK in plan.rewrites else written
 
 
 def _float_file(session: _Session, plan: PlannedExport, output: Path, reference: Future[Reference]) -> JobResult:
@@ -228,18 +227,18 @@ def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Pat
     subject, source = session.subject, session.subject.sources[plan.route]
     fields: dict[str, Any] = {"op": "convert", "source": source, "target": plan.target.name, "scheme": scheme}
     fields["rewrites"] = plan.rewrites
-    if len(plan.lengths) > 1:
-        own = subject.signature(plan.route) or reference.result().signature_of(plan.route)
-        fields["signatures"] = plan.signatures(rewrite_signature(own, plan.rewrites))
+    known = subject.signature or (reference.result().signature if len(plan.lengths) > 1 else None)
+    if known:  # else the worker finds its one signature out, and need not wait
+        fields["signatures"] = plan.signatures(_signature(known, plan))
     if plan.coreml:
         about = {"name": subject.name, "labels": subject.labels, "source_sha256": source.sha256}
         fields["coreml"] = plan.coreml.model_copy(update=about)
     return Job.model_validate(fields | _paths(session, f"{plan.name}-{scheme}", output))
 
 
-def _signature(plan: PlannedExport, reference: Reference) -> Signature:
-    """That of the source model, as the plan's rewrites make it."""
-    return rewrite_signature(reference.signature_of(plan.route), plan.rewrites)
+def _signature(own: Signature, plan: PlannedExport) -> Signature:
+    """That of the source model, as the plan's route and rewrites make it."""
+    return rewrite_signature(signature_of(own, plan.route), plan.rewrites)
 
 
 def _paths(session: _Session, name: str, output: Path) -> dict[str, str]:
@@ -258,12 +257,11 @@ def _fill_bundle(
     session: _Session, plan: PlannedExport, folder: Path, reference: Reference, result: JobResult
 ) -> Manifest:
     """Put everything beside the target file, run the proof, and seal the bundle."""
-    subject, signature = session.subject, _signature(plan, reference)
-    signatures = plan.signatures(signature)
+    subject, signature = session.subject, _signature(reference.signature, plan)
     place_golden(plan, reference.golden, folder / bundles.GOLDEN, signature)
     _collect_logs(session, plan, folder / bundles.LOG)
     subject.place(session.scratch, folder)
-    write_snippets(folder, name=plan.name, task=subject.task, target=plan.target.name, signatures=signatures)
+    write_snippets(folder, plan.name, subject.task, plan.target.name, plan.signatures(signature))
     tolerance = tolerance_of(plan.schemes)
     proof = prove_file(
         folder / plan.target.file,
@@ -287,7 +285,7 @@ def _fill_bundle(
         requires=requirements(plan.schemes, plan.target.name, plan.route, result.details.version),
         model=plan.target.file,
         runtime=plan.runtime,
-        signatures=signatures,
+        signatures=plan.signatures(signature),
         target_options=plan.coreml.recorded() if plan.coreml else {},
         source=subject.sources[plan.route],
         tools=result.tools,

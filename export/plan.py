@@ -84,26 +84,23 @@ class PlannedExport:
 @dataclass(frozen=True, kw_only=True)
 class ForeignModel:
     """What a plan must know of a model that is no checkpoint: the frameworks that can build it, how many weights it has
-    (0: not known) and its text length in tokens; `targets` that there is a kept converter to (None: all that its
-    frameworks lead to), and `reason`, why not to others.
+    (0: not known) and its text length in tokens (0: none).
     """
 
     frameworks: tuple[Framework, ...]
     parameters: int
     max_length: int = 0
-    targets: tuple[str, ...] | None = None
-    reason: str = ""
 
-    def refusal(self, target: Target, route: Framework, scheme: str | Recipe) -> str | None:
+    def refusal(self, target: Target, route: Framework, scheme: str | Recipe, rewrites: Sequence[str]) -> str | None:
         """Why this model can't go to `target` by this route; None where it can."""
-        if self.targets is not None and target.name not in self.targets:
-            return f"{target.name}: {self.reason}"
         if route not in self.frameworks:
             return (
                 f"this model is {self.frameworks[0]}'s own: it can't be reached via {route}, and so not {target.name}"
             )
         if isinstance(scheme, Recipe):
             return f"the recipe {scheme.name} names modules of edgekit's own model: give this one a scheme"
+        if rewrites:
+            return f"--rewrite {rewrites[0]} is of edgekit's own model: leave it out"
         return None
 
 
@@ -160,6 +157,7 @@ def plan_exports(
                             changes, config, coreml.sequence_lengths or wanted, recipe=recipe is not None
                         )
                         or _unfit_lengths(() if by_default else wanted, target, config.max_length)
+                        or _foreign_problem(config, target, route, scheme, changes)
                         or _problem(config, target, route, scheme, path, force=force),
                         coreml=coreml if target.name == "coreml" else None,
                         rewrites=changes,
@@ -240,10 +238,21 @@ def _unfit_rewrites(
 ) -> EdgekitError | None:
     """What in the model, the recipe or the lengths asked for rules a rewrite out."""
     if isinstance(config, ForeignModel):
-        return RefusedError("--rewrite changes edgekit's own model: leave it out for this one") if rewrites else None
+        return None  # `_foreign_problem` says why
     refused = refuse_rewrite(rewrites, config, recipe=recipe)
     if refused is None and FLOAT_MASK in rewrites and lengths:
         refused = f"{FLOAT_MASK} is offered for one sequence length: leave out --sequence-length"
+    return RefusedError(refused) if refused else None
+
+
+def _foreign_problem(
+    config: TransformerConfig | ForeignModel,
+    target: Target,
+    route: Framework,
+    scheme: str | Recipe,
+    rewrites: Sequence[str],
+) -> EdgekitError | None:
+    refused = config.refusal(target, route, scheme, rewrites) if isinstance(config, ForeignModel) else None
     return RefusedError(refused) if refused else None
 
 
@@ -257,8 +266,6 @@ def _problem(
     force: bool,
 ) -> EdgekitError | None:
     """The first thing that stands in the way of one export, without loading any framework."""
-    if isinstance(config, ForeignModel) and (foreign := config.refusal(target, route, scheme)):
-        return RefusedError(foreign)
     if route not in target.routes:
         reason = f"{target.name} is {target.default_route}'s own format: it can't be reached via {route}"
         return RefusedError(f"{reason}; leave out --via, or use --via {target.default_route}")

@@ -20,7 +20,7 @@ _RUNTIMES = {
 }
 
 
-def write_snippets(folder: Path, *, name: str, task: Task, target: str, signatures: Sequence[Signature]) -> None:
+def write_snippets(folder: Path, name: str, task: Task, target: str, signatures: Sequence[Signature]) -> None:
     """Write README.md for a bundle that already has its tokenizer and labels."""
     facts = _facts(folder, name, task, target, signatures)
     environment = Environment(loader=PackageLoader("edgekit.export"), undefined=StrictUndefined, trim_blocks=False)
@@ -46,6 +46,7 @@ def _facts(folder: Path, name: str, task: Task, target: str, signatures: Sequenc
         "target": target,
         "model": TARGETS[target].file,
         "signature": first,
+        "dynamic": first.dynamic_length,
         "lengths": {each.inputs[0].shape[1]: each.name for each in reversed(signatures)} if text else {},
         "input_names": names,
         "text": text,

@@ -37,8 +37,13 @@ class Reference:
     calibration: CalibrationRecord | None = None
 
     def signature_of(self, route: Framework) -> Signature:
-        """The signature as a route has it: its method is named by the framework."""
-        return self.signature.model_copy(update={"method": "forward" if route == "torch" else "call"})
+        """The signature as a route has it."""
+        return signature_of(self.signature, route)
+
+
+def signature_of(signature: Signature, route: Framework) -> Signature:
+    """A signature as a route has it: its method is named by the framework."""
+    return signature.model_copy(update={"method": "forward" if route == "torch" else "call"})
 
 
 class Subject(Protocol):
@@ -61,11 +66,12 @@ class Subject(Protocol):
         """Labels, where they are known before it has run."""
 
     @property
+    def signature(self) -> Signature | None:
+        """The signature, where it is known before it has run."""
+
+    @property
     def sources(self) -> Mapping[Framework, SourceRef]:
         """How a worker finds it, by the framework to build it in."""
-
-    def signature(self, route: Framework) -> Signature | None:
-        """Its signature, where that is known before it has run."""
 
     def ask(self, scratch: Path) -> dict[str, Any]:
         """Write what the reference job reads; returns the job's fields, all but `result`."""
@@ -89,11 +95,8 @@ class CheckpointSubject:
         self.sources: Mapping[Framework, SourceRef] = {
             framework: checkpoint_source(checkpoint.path, framework) for framework in FRAMEWORKS
         }
+        self.signature: Signature | None = encoder_signature(checkpoint, checkpoint.framework)
         self._samples = choose_samples(checkpoint, eval_samples)
-
-    def signature(self, route: Framework) -> Signature:
-        """That of an encoder."""
-        return encoder_signature(self.checkpoint, route)
 
     def ask(self, scratch: Path) -> dict[str, Any]:
         """Write the samples as steps, the calibration texts, and golden ids."""
@@ -133,10 +136,8 @@ class ForeignSubject:
     framework: Framework
     sources: Mapping[Framework, SourceRef]
     texts: Texts
-    labels: tuple[str, ...] = ()  # known when the source has run
-
-    def signature(self, route: Framework) -> None:
-        """Not known before it has run."""
+    labels: tuple[str, ...] = ()  # known, as the signature, when the source has run
+    signature: Signature | None = None
 
     def ask(self, scratch: Path) -> dict[str, Any]:
         """Write the texts."""

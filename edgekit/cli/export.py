@@ -18,8 +18,8 @@ def run_export(
         str | None,
         typer.Argument(
             help="Folder of a checkpoint; hf:FOLDER or hf:OWNER/NAME (Hugging Face); package.module:function, "
-            "which makes a torch.nn.Module or Keras model; a .keras file, SavedModel folder or .onnx file. Without it "
-            "the embedded model.",
+            "which makes a torch.nn.Module or Keras model; a .keras file or SavedModel folder. Without it the embedded "
+            "model.",
             show_default=False,
         ),
     ] = None,
@@ -36,7 +36,7 @@ def run_export(
         typer.Option(help="Of feature-extraction: mean, cls or max in the graph; auto: as sentence-transformers says."),
     ] = "none",
     normalize: Annotated[
-        bool, typer.Option("--normalize", help="Scale the embedding to length 1, in the graph.")
+        bool, typer.Option("--normalize", help="Of feature-extraction: scale the embedding to length 1, in the graph.")
     ] = False,
     inputs: Annotated[
         list[str] | None,
@@ -44,9 +44,7 @@ def run_export(
     ] = None,
     trust_remote_code: Annotated[
         bool,
-        typer.Option(
-            "--trust-remote-code", help="Run Python code and pickles that come with the model. Read them first."
-        ),
+        typer.Option("--trust-remote-code", help="Run Python and pickles that come with the model: read them first."),
     ] = False,
     target: Annotated[
         list[str] | None, typer.Option(help="tflite, onnx, coreml, savedmodel, pt2, or all (the first three).")
@@ -127,6 +125,7 @@ def run_export(
         edgekit export checkpoints/mine --target tflite --quantize recipes/mine.tflite-mixed.toml
 
         edgekit export checkpoints/mine --target tflite --quantize fp16 --rewrite gelu-tanh,fused-heads
+
         edgekit export hf:all-MiniLM-L6-v2 --task feature-extraction --pooling mean --normalize --target all
 
         edgekit export mypackage.models:make_encoder --input ids:int32[1,128] --target tflite
@@ -141,15 +140,12 @@ def run_export(
 
     samples = parse_samples(eval_samples)
     asked = _parse_lengths(sequence_length or [])
-    coreml = _coreml_options(
-        minimum_deployment_target, asked, multifunction=multifunction, author=author, license=license
-    )
     foreign = None
     if source is not None and is_foreign(source):
         texts = TextChoice(samples, calibration_data, num_calibration_samples)
         options = {"pooling": pooling, "normalize": normalize, "trust_remote_code": trust_remote_code}
-        foreign = open_foreign(source, task=task, inputs=inputs or [], coreml=coreml, texts=texts, **options)
-        coreml = foreign.coreml
+        foreign = open_foreign(source, task=task, inputs=inputs or [], lengths=asked, texts=texts, **options)
+        asked = foreign.lengths
     else:
         refuse_foreign_options(task=task, pooling=pooling, normalize=normalize, inputs=inputs, trust=trust_remote_code)
         if source is None:
@@ -166,10 +162,12 @@ def run_export(
         output=output,
         force=force,
         rewrites=split_list(rewrite or []),
-        coreml=coreml,
+        coreml=_coreml_options(
+            minimum_deployment_target, asked, multifunction=multifunction, author=author, license=license
+        ),
         by_default=not asked and not foreign,
     )
-    plans = plan(lengths=() if foreign and len(asked) < 2 else asked)
+    plans = plan(lengths=asked)
     if not asked and not foreign and not dry_run and not any(each.problem for each in plans):
         plans = plan(lengths=_choose_lengths(loaded, plans, samples))
     if dry_run:

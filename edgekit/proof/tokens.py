@@ -59,7 +59,7 @@ def check_tokens(bundle: Bundle) -> int:
         golden = GoldenTokens.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise BundleError(f"{path} can't be read; export the bundle again") from error
-    found = HubTokenizer.load(bundle.path / TOKENIZER).tokens([each.text * each.times for each in golden.texts])
+    found = HubTokenizer.load(bundle.path / TOKENIZER).encode([each.text * each.times for each in golden.texts])
     for each, ids in zip(golden.texts, found, strict=True):
         if tuple(ids) != each.ids:
             place = next(

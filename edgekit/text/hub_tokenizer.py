@@ -35,11 +35,20 @@ class HubTokenizer:
         tokenizer.enable_padding(length=length, pad_id=pad_id, pad_token=pad_token, direction="right")
         return cls(tokenizer)
 
+    @property
+    def max_length(self) -> int:
+        """Longest list of ids that `encode` returns."""
+        return int((self._tokenizer.truncation or {})["max_length"])
+
+    def is_cut(self, text: str) -> bool:
+        """Whether a text has more tokens than `encode` returns."""
+        return bool(self._tokenizer.encode(text).overflowing)
+
     def save(self, path: Path) -> None:
         """Write tokenizer.json."""
         path.write_text(self._tokenizer.to_str(pretty=False), encoding="utf-8")
 
-    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, special tokens and cut included, padding not."""
         return [[i for i, real in zip(e.ids, e.attention_mask, strict=True) if real] for e in self._encoded(texts)]
 

@@ -131,13 +131,9 @@ def _parity(bundle: Bundle, golden: Golden, produced: Golden) -> Parity:
     """Compared anew, with the tolerances that the file was proven with."""
     recorded = bundle.manifest.parity
     largest = max(1.0, recorded.max_abs_reference or 0.0)
-    found = compare_outputs(
-        golden,
-        produced,
-        (recorded.tolerance or 0.0) / largest,
-        recorded.labels_changed_tolerance,
-        recorded.cosine_tolerance or 0.0,
-    )
+    tolerance = (recorded.tolerance or 0.0) / largest
+    cosine = recorded.cosine_tolerance or 0.0
+    found = compare_outputs(golden, produced, tolerance, recorded.labels_changed_tolerance, cosine)
     return found.model_copy(update={"evaluated": EVALUATED if is_evaluated(bundle.manifest.runtime) else ""})
 
 
