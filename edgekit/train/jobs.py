@@ -21,7 +21,7 @@ from edgekit.train.settings import TrainSettings
 from edgekit.train.text_metrics import GenerationMetrics, TranslationMetrics
 from edgekit.train.texts import WritingEpochs, encode_pairs, score_texts, score_translations, validate_texts
 from edgekit.train.trainer import Steps, make_text_trainer, make_trainer
-from edgekit.train.workers import ONE, Worker, this_worker
+from edgekit.train.workers import ONE, Worker, check_alone, this_worker
 
 Metrics = TranslationMetrics | GenerationMetrics | ClassificationMetrics
 
@@ -52,7 +52,8 @@ def classification_job(
     processor: Processor,
     teacher: Teacher | None,
 ) -> Job:
-    """Return the training of a classifier."""
+    """Return the training of a classifier; raises RefusedError in one of several processes."""
+    check_alone(settings.framework, settings.task)
     trainer = make_trainer(config, weights, settings, ngram_matrix(processor, settings.ngrams), teacher)
     teacher_processor = teacher.processor if teacher is not None else None
     source = TextEpochs(dataset.train, dataset.labels, processor, settings, teacher_processor)

@@ -33,3 +33,10 @@ def this_worker(framework: Framework) -> Worker:
     except (ValueError, TypeError, AttributeError) as error:
         names = "RANK and WORLD_SIZE" if framework == "torch" else "TF_CONFIG"
         raise RefusedError(f"{names} in the environment can't be read as a worker's place: {error}") from error
+
+
+def check_alone(framework: Framework, task: str) -> None:
+    """Raise RefusedError where a task that trains in one process was started in several."""
+    count = this_worker(framework).count
+    if count > 1:
+        raise RefusedError(f"--task {task} trains in one process, not in {count}: start edgekit train by itself")
