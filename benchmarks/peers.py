@@ -30,8 +30,12 @@ from edgekit.statistics import ratio_of_medians
 
 COMMAND = "python benchmarks/peers.py"
 TURNS, PASSES = 5, 3
+LENGTHS = "8,16,32,64,128"
 #: options of `edgekit export` for each model
-OPTIONS = {"embedded": ("--eval-samples", "all"), "minilm": ("--task", "feature-extraction", "--pooling", "mean")}
+OPTIONS = {
+    "embedded": ("--eval-samples", "all"),
+    "minilm": ("--task", "feature-extraction", "--pooling", "mean", "--normalize", "--sequence-length", LENGTHS),
+}
 CHECKED, CHECK_PEER = "edgekit, tflite none", "litert-torch"
 CHECK_TURNS, CHECK_LIMIT = 6, 0.15  # on a machine that others use
 

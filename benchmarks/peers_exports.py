@@ -120,11 +120,14 @@ def with_texts(bundle: Bundle, texts: Texts, reference: NDArray[np.float64], fol
 
 
 def _step(bundle: Bundle, ids: tuple[int, ...], answer: NDArray[np.float64]) -> Step:
-    fitting = [s for s in bundle.manifest.signatures if s.inputs[0].shape[-1] >= len(ids)]
-    signature = min(fitting, key=lambda s: s.inputs[0].shape[-1])
+    """One text as edgekit's own `predict` feeds it: at the shortest length of the file that holds it."""
+    manifest = bundle.manifest
+    length = manifest.length_for(len(ids))
+    named = manifest.lengths.get(length, manifest.signatures[0].name)
+    signature = next(each for each in manifest.signatures if each.name == named)
     inputs = {}
     for port in signature.inputs:
-        value = np.zeros(port.shape, port.dtype)
+        value = np.zeros((1, length), port.dtype)
         value[0, : len(ids)] = 1 if "mask" in port.name else 0 if "type" in port.name else ids
         inputs[port.name] = value
     output = signature.outputs[0]
