@@ -20,6 +20,7 @@ class Collected:
     runtime_version: str = ""
     cold_start_ms: list[float] = field(default_factory=list)
     load_ms: list[float] = field(default_factory=list)
+    cached_load_ms: list[float] = field(default_factory=list)
     first_inference_ms: list[float] = field(default_factory=list)
     warmup_ms: list[float] = field(default_factory=list)
     warm: bool = True
@@ -43,6 +44,7 @@ class Collected:
         return Samples(
             cold_start_ms=tuple(self.cold_start_ms),
             load_ms=tuple(self.load_ms),
+            cached_load_ms=tuple(self.cached_load_ms),
             first_inference_ms=tuple(self.first_inference_ms),
             warmup_ms=tuple(self.warmup_ms),
             latency_ms=tuple(self.latency_ms),

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from edgekit.environments import SEPARATE, SHARED
 from edgekit.errors import DeviceError
 from edgekit.measurement import DeviceFacts
 from edgekit.processes import CompletedRun
 
 #: where `edgekit devices setup` puts the interpreter, below the home folder of the device
-SETUP_PYTHON = ".edgekit/env/bin/python"
+SETUP_PYTHON = f"{SHARED}/bin/python"
 _TIMEOUT_S = 120.0
 
 #: $1: the interpreter of devices.toml, or nothing, $2: SETUP_PYTHON. Lines of key=value; what the device does not have
@@ -55,6 +56,10 @@ grep -qsE "^(1a6e|18d1)" /sys/bus/usb/devices/*/idVendor &&
 for tool in benchmark_model /data/local/tmp/benchmark_model; do
   has "$tool" && say runtime.benchmark_model "$(command -v "$tool")"
 done
+shared=$HOME/$2
+for own in "${shared%/bin/python}"-*/bin/python; do
+  [ -x "$own" ] && name=${own%/bin/python} && say "environment.${name##*/env-}" "$own"
+done
 if [ -n "$1" ]; then set -- "$1"; else set -- "$HOME/$2" python3 python; fi
 for python in "$@"; do
   has "$python" && say python "$(command -v "$python")" && break
@@ -71,6 +76,8 @@ pairs += [("coreml", "coremltools")] if sys.platform == "darwin" else []
 for name, package in pairs:
     try:
         print("runtime." + name + "=" + metadata.version(package))
+        if name == "litert" and int(metadata.version(package).split(".")[0]) >= 2:
+            print("runtime.litert-compiled=" + metadata.version(package))
     except metadata.PackageNotFoundError:
         pass
 """
@@ -109,6 +116,7 @@ def read_facts(device: _Runs, *, python: str = "") -> DeviceFacts:
         os=_first(said, "os"),
         python=found,
         runtimes=runtimes,
+        environments={name: said[f"environment.{name}"][0] for name in SEPARATE if f"environment.{name}" in said},
         accelerators=("cpu", *dict.fromkeys(said.get("accelerator", []))),
         cpu_flags=tuple(_first(said, "cpu_flags").split()),
     )

@@ -16,7 +16,7 @@ from edgekit.devices.operators import read_profile
 from edgekit.errors import DeviceError, ProcessError, RunnerError
 from edgekit.measurement import Settings
 from edgekit.proof.golden import read_golden
-from edgekit.proof.runner_events import Event, check_run, job_text, parse_event
+from edgekit.proof.runner_events import Event, check_run, find_event, job_text, parse_event
 
 RUNNER = Path(__file__).parent / "runner"
 
@@ -106,7 +106,19 @@ class RunnerSession:
         except ProcessError as error:
             where = f"{self._name} did not finish on {self._device.address} within {timeout_s:.0f} s and was ended"
             raise RunnerError(where) from error
-        check_run(self._name, run, events)
+        if assignment := find_event(events, "assignment"):  # now that the log is known as well
+            self.collected.coverage = read_coverage(assignment, self._plan.accelerator, run.stderr)
+        try:
+            check_run(self._name, run, events)
+        except RunnerError as error:
+            if run.returncode >= 0 or self._plan.accelerator == "cpu":
+                raise
+            raise RunnerError(f"{error}. {self._crash_advice}", returncode=run.returncode) from error
+
+    @property
+    def _crash_advice(self) -> str:
+        asked = f"--accelerator {self._plan.accelerator} with {self._plan.runtime}"
+        return f"That was {asked}: the file itself is tried with --accelerator cpu"
 
     def _push_job(self, operation: str, **fields: object) -> str:
         with tempfile.TemporaryDirectory(prefix="edgekit-job-") as folder:
@@ -122,6 +134,9 @@ class RunnerSession:
                     num_threads=self._settings.num_threads,
                     pin_cores=list(self._settings.pin_cores),
                     compute_units=self._settings.compute_units if self._plan.accelerator == "coreml" else "cpu",
+                    xnnpack=self._settings.xnnpack,
+                    delegate=self._settings.delegate if self._plan.accelerator != "cpu" else "",
+                    openvino_device=self._settings.openvino_device,
                     die_with_parent=True,
                     **fields,
                 )
@@ -136,7 +151,7 @@ class RunnerSession:
         elif kind == "memory":
             into.baseline_memory_bytes, into.peak_memory_bytes = event["baseline_bytes"], event["peak_bytes"]
         elif kind == "assignment":
-            into.coverage = read_coverage(event)
+            into.coverage = read_coverage(event, self._plan.accelerator)
         elif kind == "replayed":
             self._has_outputs = True
         elif kind == "warmup":

@@ -76,11 +76,48 @@ class Accuracy(_Record):
     note: str = ""
 
 
+class LeftOperator(_Record):
+    """Operators of one kind that a compiler left to the CPU: how many, the outputs of some of them, and why."""
+
+    operator: str
+    count: int
+    where: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class PartitionReport(_Record):
+    """What a compiler said of a file: how many of its operators it took, in how many partitions, and what it left."""
+
+    operators: int
+    operators_taken: int
+    partitions: int
+    left: tuple[LeftOperator, ...] = ()
+
+
+class CompiledFor(_Record):
+    """What a file was compiled for, and by what.
+
+    `device` is one device's name (SM8650, CPU, ethos-u85-256): such a file runs on no other, whatever a driver says.
+    `device_number` is the compiler's own number of it, where it has one; `source_sha256` the hash of the file that was
+    compiled; `ran_on` what stood in for the device in the proof, "" where it was not run.
+    """
+
+    compiler: str
+    compiler_version: str
+    accelerator: Literal["npu"]
+    device: str
+    device_number: int | None = None
+    source_sha256: str
+    report: PartitionReport
+    ran_on: str = ""
+
+
 class Manifest(_Record):
     """What `manifest.json` holds.
 
-    `scheme_details` tells what the scheme became in this target, as counted; `requires` what the file needs to run;
-    `target_options` what was asked of this target alone (the oldest iOS, sequence lengths, …).
+    `scheme_details` tells what the scheme became in this target, as counted; `rewrites` are those of `export
+    --rewrite`; `requires` what the file needs to run; `target_options` what was asked of this target alone (the oldest
+    iOS, sequence lengths, …); `compiled` what device the file was compiled for, if it was.
     """
 
     edgekit: Literal[1] = 1
@@ -90,6 +127,7 @@ class Manifest(_Record):
     via: Framework
     scheme: str
     scheme_details: dict[str, Any]
+    rewrites: tuple[str, ...] = ()
     requires: dict[str, str] = {}
     target_options: dict[str, Any] = {}
     model: str
@@ -100,7 +138,25 @@ class Manifest(_Record):
     parity: Parity
     accuracy: Accuracy
     golden_texts: str
+    compiled: CompiledFor | None = None
     files: dict[str, FileRecord]
+
+    @property
+    def lengths(self) -> dict[int, str]:
+        """The sequence lengths that the file takes, in tokens, ascending, and the signature of each.
+
+        Only the longest, where its first signature takes any length up to that.
+        """
+        found = {each.inputs[0].shape[1]: each.name for each in self.signatures}
+        enumerated = dict.fromkeys(self.target_options.get("sequence_lengths", ()), self.signatures[0].name)
+        return dict(sorted((enumerated | found).items()))
+
+    def length_for(self, tokens: int) -> int:
+        """The length to pad a text of so many tokens to: the smallest that fits, or, where none does, the longest."""
+        lengths = list(self.lengths)
+        if self.signatures[0].dynamic_length:
+            return max(1, min(tokens, lengths[-1]))
+        return next((length for length in lengths if length >= tokens), lengths[-1])
 
     @property
     def proven(self) -> bool:

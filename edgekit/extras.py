@@ -22,6 +22,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tf2onnx": ("onnx", ("tf2onnx",)),
     "coremltools": ("coreml", ("coremltools",)),
     "torchao": ("qat", ("torchao",)),
+    "ethosu": ("ethos-u", ("ethos-u-vela",)),
     "ray": ("ray", ("ray",)),
     "polib": ("data", ("polib",)),
     "django": ("data", ("Django",)),

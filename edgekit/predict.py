@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle import MANIFEST, TOKENIZER, Bundle, open_bundle, read_labels
+from edgekit.bundle import MANIFEST, TOKENIZER, Bundle, Manifest, open_bundle, read_labels
 from edgekit.checkpoint import Checkpoint, load_checkpoint
-from edgekit.proof.golden import Golden, stack_outputs, text_steps, write_golden
+from edgekit.proof.golden import Golden, Step, fit_inputs, stack_outputs, write_golden
 from edgekit.proof.parity import OUTPUT
 from edgekit.proof.replay import replay_steps
 from edgekit.sources.checkpoint import checkpoint_logits
-from edgekit.text.processor import Processor
+from edgekit.text.processor import Processor, pad_ids
 
 Prediction = tuple[tuple[str, float], ...]  # (label, probability), the most probable first
 
@@ -33,17 +33,30 @@ def predict_texts(path: Path, texts: Sequence[str], *, top_k: int = 3) -> list[P
     return [_most_probable(labels, row, top_k) for row in logits]
 
 
+def count_cut(path: Path, texts: Sequence[str]) -> tuple[int, int]:
+    """How many of the texts are longer than the model of a checkpoint or bundle takes, and what it takes, in tokens."""
+    processor = Processor.load(path / TOKENIZER)
+    return sum(map(processor.is_cut, texts)), processor.max_length
+
+
 def _bundle_logits(bundle: Bundle, texts: Sequence[str]) -> NDArray[np.float64]:
+    """Each text by the shortest signature that holds it; one that none holds is cut."""
     manifest = bundle.manifest
-    signature = manifest.signatures[0]
     processor = Processor.load(bundle.path / TOKENIZER)
-    ids, mask = processor.encode_padded(texts, signature.inputs[0].shape[1])
-    steps = text_steps({"ids": ids, "mask": mask}, signature.name)
+    steps = tuple(_text_step(manifest, ids) for ids in processor.encode(texts))
     with tempfile.TemporaryDirectory(prefix="edgekit-predict-") as folder:
         path = Path(folder) / "steps.npz"
         write_golden(path, Golden(steps=steps, labels=np.full(len(steps), -1, np.int32)))
         produced = replay_steps(bundle.model_path, manifest.runtime, path).produced
     return stack_outputs(produced.steps, OUTPUT)
+
+
+def _text_step(manifest: Manifest, ids: Sequence[int]) -> Step:
+    length = manifest.length_for(len(ids))
+    padded, mask = pad_ids([ids[:length]], length)
+    name = manifest.lengths.get(length, manifest.signatures[0].name)
+    signature = next(each for each in manifest.signatures if each.name == name)
+    return fit_inputs((Step(signature=name, inputs={"ids": padded, "mask": mask}),), signature)[0]
 
 
 def _checkpoint_logits(checkpoint: Checkpoint, texts: Sequence[str]) -> NDArray[np.float64]:

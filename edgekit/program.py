@@ -6,6 +6,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 Framework = Literal["torch", "tensorflow"]
+#: the axis of a dynamic length, in files that name their axes
+LENGTH = "length"
 FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
 
 
@@ -23,7 +25,8 @@ class Signature(BaseModel):
     """One entry point of a program, as callers of the exported file see it.
 
     `method` is the method of the source module that it runs; `states` maps an input to the output that replaces
-    it in the next call (a KV cache).
+    it in the next call (a KV cache). With `dynamic_length`, axis 1 of every input may be anything up to what its shape
+    says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +36,7 @@ class Signature(BaseModel):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     states: dict[str, str] = {}
+    dynamic_length: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from edgekit.errors import ExportError
 from edgekit.export.describe import FileDescription, SignatureDescription
-from edgekit.program import Signature
+from edgekit.program import LENGTH, Signature
 
 Ports = dict[str, tuple[str, tuple[int | str, ...]]]
 
@@ -48,7 +48,16 @@ def check_weights(description: FileDescription, scheme: str) -> None:
 
 
 def _ports(signature: Signature | SignatureDescription, side: str) -> Ports:
-    return {port.name: (port.dtype, tuple(port.shape)) for port in getattr(signature, side)}
+    free = isinstance(signature, Signature) and signature.dynamic_length and side == "inputs"
+    return {
+        port.name: (port.dtype, (port.shape[0], LENGTH) if free else tuple(_named(size) for size in port.shape))
+        for port in getattr(signature, side)
+    }
+
+
+def _named(size: int | str) -> int | str:
+    """A size of -1 is free, as formats without names for axes have it."""
+    return LENGTH if size == -1 else size
 
 
 def _text(ports: Ports) -> str:

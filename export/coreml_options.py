@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edgekit.export.lengths import length_signatures, refuse_lengths
 from edgekit.program import Signature
 
 DeploymentTarget = Literal["iOS15", "iOS16", "iOS17", "iOS18"]
@@ -64,19 +65,12 @@ class CoremlOptions(BaseModel):
         """What the manifest says: the deployment target that it became, and what was asked for."""
         return self.asked | {"minimum_deployment_target": self.target}
 
-    def signature_of(self, length: int) -> str | None:
-        """The signature that takes a length; None for the default one."""
-        return f"length_{length}" if self.multifunction and length != self.sequence_lengths[-1] else None
-
     def refusal(self, scheme: str, longest: int) -> str | None:
         """Why a model of `longest` tokens can't be exported in `scheme` with these options; None where it can."""
         lengths = self.sequence_lengths
         if self.multifunction and len(lengths) < 2:
             return "--multifunction makes a function for each length: give two or more with --sequence-length"
-        if lengths and lengths[-1] != longest:
-            how = "add it" if lengths[-1] < longest else f"the model takes no more than {longest}"
-            return f"the longest --sequence-length must be the model's own, {longest} tokens, not {lengths[-1]}: {how}"
-        return self._too_old(scheme)
+        return refuse_lengths(lengths, longest) or self._too_old(scheme)
 
     def _too_old(self, scheme: str) -> str | None:
         needs = {scheme: _FIRST_SYSTEM[scheme]} if scheme in _FIRST_SYSTEM else {}
@@ -93,13 +87,7 @@ class CoremlOptions(BaseModel):
 
     def signatures(self, signature: Signature) -> tuple[Signature, ...]:
         """The signatures of the package: `signature`, and one `length_N` for each shorter length that is a function."""
-        shorter = self.sequence_lengths[-2::-1] if self.multifunction else ()
-        return (signature, *(_with_length(signature, length) for length in shorter))
+        return length_signatures(signature, self.sequence_lengths if self.multifunction else ())
 
 
 DEFAULTS = CoremlOptions()
-
-
-def _with_length(signature: Signature, length: int) -> Signature:
-    inputs = tuple(spec.model_copy(update={"shape": (spec.shape[0], length)}) for spec in signature.inputs)
-    return signature.model_copy(update={"name": f"length_{length}", "inputs": inputs})

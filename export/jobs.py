@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from edgekit.export.coreml_options import CoremlOptions
 from edgekit.export.recipes import Recipe
 from edgekit.export.schemes import CALIBRATED, SCHEMES
-from edgekit.program import SourceRef
+from edgekit.program import Signature, SourceRef
 
 Operation = Literal["convert", "reference", "compress", "score"]
 TargetName = Literal["tflite", "onnx", "coreml", "savedmodel", "pt2"]
@@ -40,7 +40,8 @@ class Job(_Record):
     - `reference`: run the module of `source` on the inputs of `steps` and write them, with its outputs, to `output`.
 
     Paths are absolute. `calibration` are steps of real text for schemes that quantize activations with fixed ranges;
-    `length` is the number of tokens of the program's inputs (None: the model's longest); `coreml` what is asked of a
+    `length` is the number of tokens of the program's inputs (None: the model's longest); `signatures` are those to
+    convert (none: the program's own); `rewrites` are done to it before it is converted; `coreml` is what is asked of a
     Core ML package.
     """
 
@@ -56,9 +57,11 @@ class Job(_Record):
     output: str
     result: str
     length: int | None = Field(default=None, ge=1)
+    signatures: tuple[Signature, ...] = ()
     steps: str | None = None
     calibration: str | None = None
     coreml: CoremlOptions | None = None
+    rewrites: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check_operation(self) -> Self:

@@ -1,12 +1,114 @@
-"""Golden steps for a file that takes several sequence lengths: each step at the shortest one that holds its text."""
+"""Sequence lengths: which ones a file takes, and golden steps at the shortest that holds each text."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from statistics import median
 
 import numpy as np
 
-from edgekit.errors import RefusedError
+from edgekit.checkpoint import Checkpoint
+from edgekit.errors import DataError, MissingExtraError, RefusedError
+from edgekit.model.sizes import multiply_accumulates
+from edgekit.program import Signature
 from edgekit.proof.golden import Golden, Step
+from edgekit.proof.prove import choose_samples
+from edgekit.proof.samples import held_out
+
+#: at most so many lengths by default: each takes time to convert, and memory for what it computes
+MOST = 4
+#: a length more has to take away this share of the expected work
+_WORTH = 0.05
+#: lengths that are tried are multiples of this: matrix kernels work on blocks of 4 rows or more
+_BLOCK = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthChoice:
+    """Lengths in tokens, ascending, and what they were chosen from, in words."""
+
+    lengths: tuple[int, ...]
+    reason: str
+
+
+def default_lengths(checkpoint: Checkpoint, eval_samples: int | None) -> LengthChoice:
+    """The lengths for texts such as those of the checkpoint's validation part; one, the longest, without them.
+
+    Each is one that at least one of the `eval_samples` held-out texts (None: all) can prove.
+    """
+    longest = checkpoint.config.max_length
+    try:
+        texts = [example.text for example in held_out(checkpoint, "validation")]
+    except (DataError, MissingExtraError) as error:
+        return LengthChoice(lengths=(longest,), reason=f"its data's own lengths are not known: {error}")
+    tokens = [min(len(row), longest) for row in checkpoint.processor.encode(texts)]
+
+    def work(length: int) -> float:
+        return multiply_accumulates(checkpoint.config, length)
+
+    proven_on = choose_samples(checkpoint, eval_samples).mask.sum(axis=1)
+    lengths = _provable(choose_lengths(tokens, longest, work), proven_on.tolist())
+    padded = [next(length for length in lengths if length >= count) for count in tokens]
+    share = sum(map(work, padded)) / (len(tokens) * work(longest))
+    reason = (
+        f"chosen for {len(texts)} validation texts of {min(tokens)} to {max(tokens)} tokens, median "
+        f"{median(tokens):.0f}: {100 * share:.0f} % of the work of padding all to {longest}"
+    )
+    return LengthChoice(lengths=lengths, reason=reason)
+
+
+def choose_lengths(
+    tokens: Sequence[int], longest: int, work: Callable[[int], float], most: int = MOST
+) -> tuple[int, ...]:
+    """The lengths, `longest` among them, that texts of so many `tokens` need least work with, each padded to the next.
+
+    `work` is that of one text of a length. Exact for each number of lengths (dynamic programming over the candidates);
+    the number grows while a length more is worth it.
+    """
+    candidates = [*range(_BLOCK, longest, _BLOCK), longest]
+    held = np.searchsorted(np.sort(tokens), candidates, side="right").tolist()
+    costs = [work(length) for length in candidates]
+    # the last length of a plan → its work for the texts that it holds, and its lengths
+    plans: dict[int, tuple[float, tuple[int, ...]]] = {
+        j: (costs[j] * held[j], (length,)) for j, length in enumerate(candidates)
+    }
+    chosen = plans[len(candidates) - 1]
+    for _ in range(1, min(most, len(candidates))):
+        plans = {
+            j: min(
+                (spent + costs[j] * (held[j] - held[i]), (*lengths, candidates[j]))
+                for i, (spent, lengths) in plans.items()
+                if i < j
+            )
+            for j in range(1 + min(plans), len(candidates))
+        }
+        found = plans[len(candidates) - 1]
+        if found[0] > (1 - _WORTH) * chosen[0]:
+            break
+        chosen = found
+    return chosen[1]
+
+
+def refuse_lengths(lengths: Sequence[int], longest: int) -> str | None:
+    """Why a model of `longest` tokens can't be given these lengths (ascending); None where it can."""
+    if not lengths or lengths[-1] == longest:
+        return None
+    how = "add it" if lengths[-1] < longest else f"the model takes no more than {longest}"
+    return f"the longest --sequence-length must be the model's own, {longest} tokens, not {lengths[-1]}: {how}"
+
+
+def length_name(length: int) -> str:
+    """The name of the signature of a length that is not the longest."""
+    return f"length_{length}"
+
+
+def length_signatures(signature: Signature, lengths: Sequence[int]) -> tuple[Signature, ...]:
+    """`signature`, of the longest of `lengths` (ascending), and one `length_N` for each shorter one, descending."""
+    return (signature, *(_with_length(signature, length) for length in reversed(lengths[:-1])))
+
+
+def _with_length(signature: Signature, length: int) -> Signature:
+    inputs = tuple(spec.model_copy(update={"shape": (*spec.shape[:-1], length)}) for spec in signature.inputs)
+    return signature.model_copy(update={"name": length_name(length), "inputs": inputs})
 
 
 def fit_steps(golden: Golden, lengths: Sequence[int], signature_of: Callable[[int], str]) -> Golden:
@@ -15,26 +117,58 @@ def fit_steps(golden: Golden, lengths: Sequence[int], signature_of: Callable[[in
     Inputs are [1, length] and padded to the right where `mask` is 0; the outputs stay, as padding changes no answer.
     `signature_of` names the signature of a length. Raises RefusedError for a length that no text is short enough for.
     """
-    tokens = [int(np.asarray(step.inputs["mask"]).sum()) for step in golden.steps]
-    chosen = [next(length for length in lengths if length >= count) for count in tokens]
-    for length in lengths:
-        if length not in chosen:
-            _spare(chosen, tokens, length)
-    steps = tuple(_cut(step, length, signature_of(length)) for step, length in zip(golden.steps, chosen, strict=True))
+    tokens = count_tokens(golden)
+    chosen, unproven = _assign(tokens, lengths)
+    if unproven:
+        raise RefusedError(
+            f"a sequence length of {unproven[0]} can't be proven: of {len(tokens)} held-out texts none to spare has "
+            f"{unproven[0]} tokens or fewer; leave it out of --sequence-length, or give more --eval-samples"
+        )
+    steps = tuple(
+        cut_step(step, length, signature_of(length)) for step, length in zip(golden.steps, chosen, strict=True)
+    )
     return replace(golden, steps=steps)
 
 
-def _spare(chosen: list[int], tokens: list[int], length: int) -> None:
-    """Give `length` the longest text that fits it, of those whose own length has others."""
-    fitting = [i for i, count in enumerate(tokens) if count <= length and chosen.count(chosen[i]) > 1]
-    if not fitting:
-        raise RefusedError(
-            f"a sequence length of {length} can't be proven: of {len(tokens)} held-out texts none to spare has "
-            f"{length} tokens or fewer; leave it out of --sequence-length, or give more --eval-samples"
-        )
-    chosen[max(fitting, key=lambda i: tokens[i])] = length
+def fit_each(golden: Golden) -> Golden:
+    """Cut every step to its own tokens, for a file that takes any length; the longest text keeps its padding."""
+    tokens = count_tokens(golden)
+    whole = int(np.argmax(tokens))
+    steps = tuple(
+        step if place == whole else cut_step(step, max(1, count), step.signature)
+        for place, (step, count) in enumerate(zip(golden.steps, tokens, strict=True))
+    )
+    return replace(golden, steps=steps)
 
 
-def _cut(step: Step, length: int, signature: str) -> Step:
+def count_tokens(golden: Golden) -> list[int]:
+    """How many tokens the text of each step has: what its mask does not hide."""
+    return [int(np.asarray(step.inputs["mask"]).sum()) for step in golden.steps]
+
+
+def cut_step(step: Step, length: int, signature: str) -> Step:
+    """The step with so many tokens of each input, for another signature."""
     inputs = {name: np.ascontiguousarray(value[:, :length]) for name, value in step.inputs.items()}
     return replace(step, signature=signature, inputs=inputs)
+
+
+def _provable(lengths: Sequence[int], tokens: Sequence[int]) -> tuple[int, ...]:
+    """Those of the lengths that texts of so many tokens can prove, each by a text of its own."""
+    _, unproven = _assign(tokens, lengths)
+    if lengths[-1] in unproven:
+        return tuple(lengths[-1:])
+    return tuple(length for length in lengths if length not in unproven)
+
+
+def _assign(tokens: Sequence[int], lengths: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The length for each text, the shortest that fits but where another has none; and the lengths left without."""
+    chosen = [next(length for length in lengths if length >= count) for count in tokens]
+    unproven = []
+    for length in lengths:
+        if length not in chosen:
+            fitting = [i for i, count in enumerate(tokens) if count <= length and chosen.count(chosen[i]) > 1]
+            if fitting:
+                chosen[max(fitting, key=lambda i: tokens[i])] = length
+            else:
+                unproven.append(length)
+    return chosen, unproven

@@ -20,6 +20,7 @@ from edgekit.extras import EXTRAS, installed_version
 from edgekit.program import Program, Signature, SourceRef
 from edgekit.proof.golden import Arrays, Golden, Step, read_golden, write_golden
 from edgekit.sources.checkpoint import open_source
+from edgekit.sources.rewrites import rewrite_program
 
 Compress = Callable[[Path, Path, Mixture, Path | None], Evidence | None]
 
@@ -41,10 +42,11 @@ def run_job(job: Job) -> JobResult:
 
 
 def _convert(job: Job) -> JobResult:
-    program = open_source(_source(job), length=job.length)
+    program = rewrite_program(open_source(_source(job), length=job.length), job.rewrites)
     convert, options = _converter(str(job.target)), {}
+    if job.signatures:
+        program = replace(program, signatures=job.signatures)
     if job.coreml:
-        program = replace(program, signatures=job.coreml.signatures(program.signatures[0]))
         options["options"] = job.coreml
     return _write(
         job,

@@ -16,15 +16,15 @@ from edgekit.bundle import MANIFEST, Manifest
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import EdgekitError
 from edgekit.export.jobs import Job, JobResult
-from edgekit.export.lengths import fit_steps
+from edgekit.export.placing import fit_steps_file, place_golden
 from edgekit.export.plan import PlannedExport
 from edgekit.export.quantize.calibration import Calibration, choose_calibration
 from edgekit.export.schemes import SCHEMES, requirements, tolerance_of
 from edgekit.export.workers import run_worker
+from edgekit.model.rewrites import FLOAT_MASK, REWRITES, added_tolerance, rewrite_signature
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
 from edgekit.processes import kill_running
-from edgekit.program import FRAMEWORKS, Framework, SourceRef
-from edgekit.proof.golden import read_golden, write_golden
+from edgekit.program import FRAMEWORKS, Framework, Signature, SourceRef
 from edgekit.proof.prove import Samples, choose_samples, prove_file
 from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
 
@@ -163,7 +163,7 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path) -> JobResult:
     direct = not plan.recipe and plan.scheme in plan.target.converted and plan.scheme != "none"
     if plan.target.reference or direct or (plan.coreml and plan.coreml.multifunction):
         return _run_job(session, _conversion(session, plan, plan.scheme, output), plan.name)
-    shared = session.scratch / f"{plan.target.name}-{plan.route}" / plan.target.file
+    shared = session.scratch / plan.float_name / plan.target.file
     converted = _float_file(session, plan, shared)
     if plan.scheme == "none":
         copy = shutil.copytree if shared.is_dir() else shutil.copyfile
@@ -172,7 +172,7 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path) -> JobResult:
     fields: dict[str, Any] = {"op": "compress", "input": str(shared), "target": plan.target.name}
     fields |= {"recipe": plan.recipe, "source": session.sources[plan.route]} if plan.recipe else {"scheme": plan.scheme}
     if plan.calibrated:
-        fields["calibration"] = str(session.scratch / _CALIBRATION)
+        fields["calibration"] = str(_calibration_steps(session, plan))
     made = _run_job(session, Job.model_validate(fields | _paths(session, plan.name, output)), plan.name)
     counts = {
         "source_weights": converted.details.source_weights,
@@ -180,6 +180,13 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path) -> JobResult:
     }
     details = made.details.model_copy(update=counts)
     return made.model_copy(update={"details": details, "tools": converted.tools | made.tools})
+
+
+def _calibration_steps(session: _Session, plan: PlannedExport) -> Path:
+    """The calibration texts as the plan's file takes them."""
+    written, name = session.scratch / _CALIBRATION, f"{plan.name}.{_CALIBRATION}"
+    signature = rewrite_signature(encoder_signature(session.checkpoint, plan.route), plan.rewrites)
+    return fit_steps_file(written, session.scratch / name, signature) if FLOAT_MASK in plan.rewrites else written
 
 
 def _float_file(session: _Session, plan: PlannedExport, output: Path) -> JobResult:
@@ -200,10 +207,17 @@ def _float_file(session: _Session, plan: PlannedExport, output: Path) -> JobResu
 def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Path) -> Job:
     source = session.sources[plan.route]
     fields: dict[str, Any] = {"op": "convert", "source": source, "target": plan.target.name, "scheme": scheme}
+    fields["rewrites"] = plan.rewrites
+    fields["signatures"] = plan.signatures(_signature(session, plan))
     if plan.coreml:
         about = {"name": session.checkpoint.name, "labels": session.checkpoint.labels, "source_sha256": source.sha256}
         fields["coreml"] = plan.coreml.model_copy(update=about)
     return Job.model_validate(fields | _paths(session, f"{plan.name}-{scheme}", output))
+
+
+def _signature(session: _Session, plan: PlannedExport) -> Signature:
+    """That of the source model, as the plan's rewrites make it."""
+    return rewrite_signature(encoder_signature(session.checkpoint, plan.route), plan.rewrites)
 
 
 def _paths(session: _Session, name: str, output: Path) -> dict[str, str]:
@@ -221,17 +235,17 @@ def _run_job(session: _Session, job: Job, name: str) -> JobResult:
 def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: Path, result: JobResult) -> Manifest:
     """Put everything beside the target file, run the proof, and seal the bundle."""
     checkpoint = session.checkpoint
-    signature = encoder_signature(checkpoint, plan.route)
-    _place_golden(plan, golden, folder / bundles.GOLDEN, signature.name)
+    signature = _signature(session, plan)
+    place_golden(plan, golden, folder / bundles.GOLDEN, signature)
     _collect_logs(session, plan, folder / bundles.LOG)
     checkpoint.processor.save(folder / bundles.TOKENIZER)
     bundles.write_labels(folder / bundles.LABELS, checkpoint.labels)
     tolerance = tolerance_of(plan.schemes)
     proof = prove_file(
         folder / plan.target.file,
-        plan.target.runtime,
+        plan.runtime,
         folder / bundles.GOLDEN,
-        relative_tolerance=tolerance.relative,
+        relative_tolerance=tolerance.relative + added_tolerance(plan.rewrites),
         labels_changed_tolerance=tolerance.labels_changed,
         population=session.samples.population,
         accuracy_note=session.samples.note,
@@ -244,27 +258,17 @@ def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: P
         via=plan.route,
         scheme=plan.scheme,
         scheme_details=_scheme_details(session, plan, result),
+        rewrites=plan.rewrites,
         requires=requirements(plan.schemes, plan.target.name, plan.route, result.details.version),
         model=plan.target.file,
-        runtime=plan.target.runtime,
-        signatures=plan.coreml.signatures(signature) if plan.coreml else (signature,),
+        runtime=plan.runtime,
+        signatures=plan.signatures(signature),
         target_options=plan.coreml.recorded() if plan.coreml else {},
         source=session.sources[plan.route],
         tools=result.tools,
         parity=proof.parity,
         accuracy=proof.accuracy,
         golden_texts=session.samples.origin,
-    )
-
-
-def _place_golden(plan: PlannedExport, golden: Path, output: Path, signature: str) -> None:
-    """The golden steps as the file takes them: at the lengths that it has, where there are several."""
-    if not plan.coreml or len(plan.coreml.sequence_lengths) < 2:
-        shutil.copyfile(golden, output)
-        return
-    named = plan.coreml.signature_of
-    write_golden(
-        output, fit_steps(read_golden(golden), plan.coreml.sequence_lengths, lambda length: named(length) or signature)
     )
 
 
@@ -275,11 +279,13 @@ def _scheme_details(session: _Session, plan: PlannedExport, result: JobResult) -
         details["recipe"] = plan.recipe.model_dump(mode="json", exclude={"found"})
     if session.calibration and plan.calibrated:
         details["calibration"] = session.calibration.record.model_dump(mode="json")
+    if plan.rewrites:
+        details["rewrites"] = {name: REWRITES[name].becomes for name in plan.rewrites}
     becomes = [SCHEMES[scheme][plan.target.name] for scheme in plan.schemes]
     return {"becomes": "; beside it: ".join(becomes)} | details
 
 
 def _collect_logs(session: _Session, plan: PlannedExport, output: Path) -> None:
     """Everything that the converters printed for this bundle, in order."""
-    logs = [session.logs / f"{name}.log" for name in (f"{plan.target.name}-{plan.route}", plan.name)]
+    logs = [session.logs / f"{name}.log" for name in (plan.float_name, plan.name)]
     output.write_bytes(b"".join(log.read_bytes() for log in logs if log.is_file()))

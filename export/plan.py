@@ -9,6 +9,7 @@ from edgekit import extras
 from edgekit.bundle import MANIFEST, SUFFIX
 from edgekit.errors import EdgekitError, RecipeError, RefusedError
 from edgekit.export.coreml_options import DEFAULTS, CoremlOptions
+from edgekit.export.lengths import length_signatures, refuse_lengths
 from edgekit.export.quantize.mixture import fit_recipe
 from edgekit.export.quantize.modules import source_modules
 from edgekit.export.recipes import SUFFIX as RECIPE_SUFFIX
@@ -16,10 +17,11 @@ from edgekit.export.recipes import Recipe, read_recipe, resolve_recipe
 from edgekit.export.schemes import ALIASES, BYTES_PER_WEIGHT, CALIBRATED, check_scheme, refusal
 from edgekit.export.targets import Target, find_frameworks, find_targets
 from edgekit.model.config import TransformerConfig
+from edgekit.model.rewrites import FLOAT_MASK, find_rewrites, refuse_rewrite
 from edgekit.model.sizes import parameter_count
 from edgekit.model.weights import parameter_shapes
 from edgekit.outputs import check_replaceable
-from edgekit.program import Framework
+from edgekit.program import Framework, Signature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,8 @@ class PlannedExport:
     """One bundle to be made: where from, by which route, and where to.
 
     `scheme` is the recipe's name where there is a `recipe`. `expected_size_bytes` counts the weights only; `problem` is
-    why it can't be made, if so; `coreml` are the options of a Core ML package.
+    why it can't be made, if so; `coreml` are the options of a Core ML package; `rewrites` are done to the model before;
+    `lengths` are the sequence lengths that the file takes, in tokens, ascending (none: the model's own alone).
     """
 
     target: Target
@@ -38,6 +41,13 @@ class PlannedExport:
     problem: EdgekitError | None
     recipe: Recipe | None = None
     coreml: CoremlOptions | None = None
+    rewrites: tuple[str, ...] = ()
+    lengths: tuple[int, ...] = ()
+
+    @property
+    def float_name(self) -> str:
+        """Names the float32 file that schemes of a target, route and rewrites share."""
+        return "+".join((f"{self.target.name}-{self.route}", *self.rewrites))
 
     @property
     def name(self) -> str:
@@ -54,6 +64,22 @@ class PlannedExport:
         """Whether making it needs texts for the ranges of activations."""
         return bool(CALIBRATED & set(self.schemes))
 
+    @property
+    def runtime(self) -> str:
+        """What the file is run with; several signatures by what shares their weights in memory, too."""
+        several = self.target.lengths == "signatures" and len(self.lengths) > 1
+        return self.target.shared_runtime if several else self.target.runtime
+
+    def signatures(self, signature: Signature) -> tuple[Signature, ...]:
+        """Those of the file, for the program's own one."""
+        if self.coreml:
+            return self.coreml.signatures(signature)
+        if len(self.lengths) < 2:
+            return (signature,)
+        if self.target.lengths == "dynamic":
+            return (signature.model_copy(update={"dynamic_length": True}),)
+        return length_signatures(signature, self.lengths)
+
 
 def plan_exports(
     model_name: str,
@@ -65,25 +91,36 @@ def plan_exports(
     output: Path = Path("bundles"),
     force: bool = False,
     coreml: CoremlOptions = DEFAULTS,
+    rewrites: Sequence[str] = (),
+    lengths: Sequence[int] = (),
+    by_default: bool = False,
 ) -> list[PlannedExport]:
     """List the bundles that these options ask for, each with what stands in its way.
 
-    `schemes` are names of schemes, or recipe files (`*.toml`). Without `via` each target takes its default route.
-    Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that can't be read, RefusedError
-    for options of `coreml` that the targets have no use for.
+    `schemes` are names of schemes, or recipe files (`*.toml`). Without `via` each target takes its default route. All
+    `rewrites` are done to each. `lengths` are the sequence lengths of all targets but Core ML, whose are in its
+    options. Where they are taken `by_default`, what can take any length does, and what has one length only is no
+    problem. Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that can't be read,
+    RefusedError for options of `coreml` that the targets have no use for and for rewrites that exclude each other.
     """
     frameworks = find_frameworks(list(via))
     found = find_targets(list(targets))
     _check_used(coreml, found)
+    changes = find_rewrites(rewrites)
+    wanted = tuple(sorted(set(lengths)))
+    if by_default and FLOAT_MASK in changes:
+        wanted = ()
     asked = [_scheme_or_recipe(name) for name in dict.fromkeys(ALIASES.get(name, name) for name in schemes)]
     plans = []
     for target in found:
+        free = by_default and target.lengths == "dynamic" and FLOAT_MASK not in changes
         for route in frameworks or [target.default_route]:
             for scheme in asked:
                 recipe = scheme if isinstance(scheme, Recipe) else None
                 label = scheme.name if isinstance(scheme, Recipe) else scheme
                 suffix = "" if route == target.default_route else f"-via-{route}"
-                path = output / f"{model_name}.{target.name}-{label}{suffix}{SUFFIX}"
+                name = "+".join((f"{model_name}.{target.name}-{label}{suffix}", *changes))
+                path = output / f"{name}{SUFFIX}"
                 plans.append(
                     PlannedExport(
                         target=target,
@@ -93,8 +130,14 @@ def plan_exports(
                         path=path,
                         expected_size_bytes=_expected_size_bytes(config, scheme),
                         problem=_unfit(coreml, target, scheme, config.max_length)
+                        or _unfit_rewrites(
+                            changes, config, coreml.sequence_lengths or wanted, recipe=recipe is not None
+                        )
+                        or _unfit_lengths(() if by_default else wanted, target, config.max_length)
                         or _problem(config, target, route, scheme, path, force=force),
                         coreml=coreml if target.name == "coreml" else None,
+                        rewrites=changes,
+                        lengths=(1, config.max_length) if free else _taken(coreml, target, wanted),
                     )
                 )
     return plans
@@ -119,12 +162,31 @@ def _expected_size_bytes(config: TransformerConfig, scheme: str | Recipe) -> int
 
 
 def _check_used(coreml: CoremlOptions, targets: Sequence[Target]) -> None:
-    """Refuse options of Core ML where no target is, and lengths where any other target would go without."""
+    """Refuse options of Core ML where no target is."""
     others = [target.name for target in targets if target.name != "coreml"]
-    if coreml.asked and len(others) == len(targets):
-        raise RefusedError(f"{coreml.flags()[0]} has no use for {', '.join(others)}: it is of --target coreml")
-    if coreml.sequence_lengths and others:
-        raise RefusedError(f"--sequence-length is offered for --target coreml only: {', '.join(others)} can't take it")
+    asked = [flag for flag in coreml.flags() if flag != "--sequence-length"]
+    if asked and len(others) == len(targets):
+        raise RefusedError(f"{asked[0]} has no use for {', '.join(others)}: it is of --target coreml")
+
+
+def _taken(coreml: CoremlOptions, target: Target, lengths: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of the lengths that a file of this target will have."""
+    if target.lengths == "options":
+        return coreml.sequence_lengths
+    return () if target.lengths == "one" else lengths
+
+
+def _unfit_lengths(lengths: tuple[int, ...], target: Target, longest: int) -> EdgekitError | None:
+    """What keeps a target from these lengths; Core ML's are checked with its options."""
+    if not lengths or target.lengths == "options":
+        return None
+    if len(lengths) > 1 and target.lengths == "one":
+        return RefusedError(
+            f"{target.name} takes one sequence length: symbolic sizes would be read as code by whoever loads the file; "
+            f"leave --sequence-length out, or give {longest}"
+        )
+    refused = refuse_lengths(lengths, longest)
+    return RefusedError(f"{target.name}: {refused}") if refused else None
 
 
 def _unfit(coreml: CoremlOptions, target: Target, scheme: str | Recipe, longest: int) -> EdgekitError | None:
@@ -136,6 +198,16 @@ def _unfit(coreml: CoremlOptions, target: Target, scheme: str | Recipe, longest:
     if refused is None and coreml.multifunction and isinstance(scheme, Recipe):
         refused = "a recipe is of one function: leave out --multifunction"
     return RefusedError(f"coreml: {refused}") if refused else None
+
+
+def _unfit_rewrites(
+    rewrites: Sequence[str], config: TransformerConfig, lengths: Sequence[int], *, recipe: bool
+) -> EdgekitError | None:
+    """What in the model, the recipe or the lengths asked for rules a rewrite out."""
+    refused = refuse_rewrite(rewrites, config, recipe=recipe)
+    if refused is None and FLOAT_MASK in rewrites and lengths:
+        refused = f"{FLOAT_MASK} is offered for one sequence length: leave out --sequence-length"
+    return RefusedError(refused) if refused else None
 
 
 def _problem(

@@ -1,6 +1,7 @@
 """The targets of `--target`: their files, runtimes, and the routes that lead to them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from edgekit.errors import UnknownNameError
 from edgekit.program import FRAMEWORKS, Framework
@@ -13,7 +14,8 @@ class Target:
     `routes` are the frameworks it can be reached through, the default first; `modules` what each route needs;
     `runtime` what the runner loads it with, `runtime_module` what that needs; off a Mac, edgekit itself evaluates what
     has the `runtime` "coreml". `converted` schemes are written by the converter; all others are made from the float32
-    file, which they share.
+    file, which they share. Several sequence `lengths` become signatures over one copy of the weights, or one signature
+    that takes any length; those of Core ML are in its options. `shared_runtime` runs files of several signatures.
     """
 
     name: str
@@ -23,6 +25,8 @@ class Target:
     routes: dict[Framework, tuple[str, ...]]
     converted: tuple[str, ...] = ("none",)
     reference: bool = False
+    lengths: Literal["signatures", "dynamic", "options", "one"] = "signatures"
+    shared_runtime: str = ""
 
     @property
     def default_route(self) -> Framework:
@@ -39,6 +43,7 @@ TARGETS: dict[str, Target] = {
             runtime="litert",
             runtime_module="ai_edge_litert",
             routes={"torch": ("torch", "litert_torch"), "tensorflow": ("tensorflow", "keras")},
+            shared_runtime="litert-compiled",
         ),
         Target(
             name="onnx",
@@ -49,6 +54,7 @@ TARGETS: dict[str, Target] = {
                 "torch": ("torch", "onnx", "onnxscript"),
                 "tensorflow": ("tensorflow", "keras", "onnx", "tf2onnx"),
             },
+            lengths="dynamic",
         ),
         Target(
             name="coreml",
@@ -57,6 +63,7 @@ TARGETS: dict[str, Target] = {
             runtime_module="coremltools",
             routes={"torch": ("torch", "coremltools"), "tensorflow": ("tensorflow", "keras", "coremltools")},
             converted=("none", "fp16"),
+            lengths="options",
         ),
         Target(
             name="savedmodel",
@@ -65,6 +72,7 @@ TARGETS: dict[str, Target] = {
             runtime_module="tensorflow",
             routes={"tensorflow": ("tensorflow", "keras")},
             reference=True,
+            lengths="dynamic",
         ),
         Target(
             name="pt2",
@@ -73,6 +81,7 @@ TARGETS: dict[str, Target] = {
             runtime_module="torch",
             routes={"torch": ("torch",)},
             reference=True,
+            lengths="one",
         ),
     )
 }

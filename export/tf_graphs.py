@@ -20,6 +20,11 @@ def input_specs(signature: Signature, flexible: Collection[str] = ()) -> list[An
     ]
 
 
+def flexible_inputs(signature: Signature) -> tuple[str, ...]:
+    """The inputs that take any length."""
+    return tuple(spec.name for spec in signature.inputs) if signature.dynamic_length else ()
+
+
 def caller(program: Program, signature: Signature) -> Callable[..., dict[str, Any]]:
     """A Python function of the signature's positional inputs that answers {output name: tensor}."""
     module = program.module
@@ -55,7 +60,8 @@ def save_frozen(program: Program, folder: Path) -> None:
 
 
 def _frozen_function(program: Program, signature: Signature) -> Any:
-    concrete = signature_function(program, signature).get_concrete_function()
+    flexible = flexible_inputs(signature)
+    concrete = signature_function(program, signature, flexible).get_concrete_function()
     frozen = convert_variables_to_constants_v2(concrete)
     # Freezing drops the outputs' names and keeps their order, which is that of the sorted names.
     names = sorted(spec.name for spec in signature.outputs)
@@ -63,7 +69,7 @@ def _frozen_function(program: Program, signature: Signature) -> Any:
     def run(*tensors: Any) -> dict[str, Any]:
         return dict(zip(names, frozen(*tensors), strict=True))
 
-    return tf.function(run, input_signature=input_specs(signature))
+    return tf.function(run, input_signature=input_specs(signature, flexible))
 
 
 def _fix_fingerprint(folder: Path) -> None:

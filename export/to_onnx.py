@@ -7,7 +7,7 @@ from typing import Any
 import onnx
 
 from edgekit.errors import RefusedError
-from edgekit.program import Program, Signature
+from edgekit.program import LENGTH, Program, Signature
 
 OPSET = 18
 
@@ -15,13 +15,16 @@ OPSET = 18
 def convert(program: Program, output: Path, *, scheme: str = "none") -> None:
     """Write `program` to `output`, one file with its weights inside; inputs and outputs are named as its signature.
 
-    `fp16` has float16 weights and arithmetic; inputs and outputs keep their types. Raises RefusedError for several
+    `fp16` has float16 weights and arithmetic; inputs and outputs keep their types. A signature of a dynamic length
+    gets an axis `length`, as fast at each size as a graph of that size alone. Raises RefusedError for several
     signatures (an ONNX graph has one) and for weights beyond float16's range.
     """
     if len(program.signatures) != 1:
         raise RefusedError("an ONNX file holds one signature; this program has several")
     route = _convert_torch if program.framework == "torch" else _convert_tensorflow
     model = route(program, program.signatures[0])
+    if program.signatures[0].dynamic_length:
+        _name_length(model)
     if scheme == "fp16":
         from edgekit.export.onnx_float16 import to_float16
 
@@ -53,6 +56,15 @@ def write_model(model: Any, output: Path) -> None:
     output.write_bytes(model.SerializeToString(deterministic=True))
 
 
+def _name_length(model: Any) -> None:
+    """Give the axis of free size its name; exporters call it by numbers of their own."""
+    for value in model.graph.input:
+        for dimension in value.type.tensor_type.shape.dim:
+            if not dimension.HasField("dim_value"):
+                dimension.dim_param = LENGTH
+    del model.graph.value_info[:]  # sizes by the old name
+
+
 def _convert_torch(program: Program, signature: Signature) -> Any:
     import torch
 
@@ -75,12 +87,12 @@ def _convert_torch(program: Program, signature: Signature) -> Any:
 def _convert_tensorflow(program: Program, signature: Signature) -> Any:
     import tf2onnx
 
-    from edgekit.export.tf_graphs import input_specs, signature_function
+    from edgekit.export.tf_graphs import flexible_inputs, input_specs, signature_function
 
     _order_nodes(tf2onnx.graph.Node)
     model, _ = tf2onnx.convert.from_function(
-        signature_function(program, signature),
-        input_signature=input_specs(signature),
+        signature_function(program, signature, flexible_inputs(signature)),
+        input_signature=input_specs(signature, flexible_inputs(signature)),
         opset=OPSET,
     )
     return model

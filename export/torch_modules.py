@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekit.program import Program, Signature
+from edgekit.program import LENGTH, Program, Signature
 
 
 class SignatureModule(nn.Module):
@@ -32,7 +32,13 @@ def example_inputs(signature: Signature) -> dict[str, Tensor]:
 def captured(program: Program, signature: Signature) -> Any:
     """The signature as a `torch.export.ExportedProgram`, without the source lines of the machine it was made on."""
     module = SignatureModule(program, signature).eval()
-    return without_stack_traces(torch.export.export(module, (), kwargs=example_inputs(signature), strict=False))
+    given = example_inputs(signature)
+    if not signature.dynamic_length:
+        return without_stack_traces(torch.export.export(module, (), kwargs=given, strict=False))
+    # By position: torch 2.13 does not match sizes with keyword arguments of a forward that takes any.
+    axes = tuple({1: torch.export.Dim(LENGTH, min=1, max=spec.shape[1])} for spec in signature.inputs)
+    exported = torch.export.export(module, tuple(given.values()), dynamic_shapes=(axes,), strict=False)
+    return without_stack_traces(exported)
 
 
 def without_stack_traces(exported: Any) -> Any:

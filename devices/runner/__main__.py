@@ -3,8 +3,8 @@
 JSON lines on standard output, {"schema": 1, "event": …}. Exit code 0; 2 for a job that is none; 3 with an error event.
 
     loaded      runtime, version, signatures, load_s
-    memory      baseline_bytes (runtime and numpy imported), peak_bytes (loaded, and run once through each signature)
-    assignment  which node runs where, as the runtime tells it
+    memory      baseline_bytes (runtime and numpy imported), peak_bytes (with each signature's largest step run)
+    assignment  which node runs where, as the runtime tells it; fallback: why the accelerator can't be had
     replayed    steps, run_s, non_finite: the outputs of all steps are written (NaN and infinity are no error here)
     warmup      ms of each run, stable
     samples     ms, transfer_ms and steps of a batch of runs
@@ -88,7 +88,7 @@ def _run(job: RunnerJob, events: Events, started: Optional[int]) -> None:
         profile(backend, steps, events)
     else:
         events.emit("memory", baseline_bytes=memory.baseline_bytes, peak_bytes=memory.peak_bytes())
-        events.emit("assignment", **backend.assignment())
+        events.emit("assignment", fallback=backend.fallback, **({} if backend.fallback else backend.assignment()))
         if job.prove:
             events.emit("replayed", **_prove(backend, steps, job))
         measure(backend, steps, job, events)

@@ -30,6 +30,14 @@ def run_export(
     via: Annotated[
         list[str] | None, typer.Option(help="Route: torch, tensorflow, or both; default: each target's better one.")
     ] = None,
+    rewrite: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Do to the model before: float-mask, gelu-tanh, fused-heads, split-heads, fp16-mask, fp16-norm "
+            "(edgekit schemes --rewrites explains them).",
+            show_default=False,
+        ),
+    ] = None,
     calibration_data: Annotated[
         Path | None,
         typer.Option(help="Texts to calibrate int8 and int16x8 with, a file as for train; else the training data's."),
@@ -45,7 +53,12 @@ def run_export(
     ] = None,
     sequence_length: Annotated[
         list[str] | None,
-        typer.Option(help="Core ML: lengths in tokens that the package takes, the model's own among them."),
+        typer.Option(
+            help="Lengths in tokens that a file takes, the model's own among them: one signature each over one copy of "
+            "the weights, ONNX and SavedModel any length. Default: chosen from the lengths of the data's own texts; "
+            "Core ML: one, as several need iOS 18.",
+            show_default=False,
+        ),
     ] = None,
     multifunction: Annotated[
         bool, typer.Option("--multifunction", help="Core ML: a function for each length, over one copy of the weights.")
@@ -74,12 +87,18 @@ def run_export(
 
         edgekit export checkpoints/mine --target tflite --quantize int8-dynamic,int8 --calibration-data texts.csv
 
+        edgekit export checkpoints/mine --target tflite,onnx --sequence-length 16,32,64,128
+
         edgekit export checkpoints/mine --target coreml --sequence-length 16,32,128 --multifunction
 
         edgekit export checkpoints/mine --target onnx --via torch,tensorflow --eval-samples all
 
         edgekit export checkpoints/mine --target tflite --quantize recipes/mine.tflite-mixed.toml
+
+        edgekit export checkpoints/mine --target tflite --quantize fp16 --rewrite gelu-tanh,fused-heads
     """
+    from functools import partial
+
     from edgekit.checkpoint import embedded_checkpoint_path, load_checkpoint
     from edgekit.cli.output import print_json, split_list, stderr
     from edgekit.cli.sweeps import parse_samples
@@ -90,7 +109,9 @@ def run_export(
         stderr.print("No checkpoint given: exporting the embedded model, language-id (40 languages of interface text).")
     samples = parse_samples(eval_samples)
     loaded = load_checkpoint(checkpoint)
-    plans = plan_exports(
+    asked = _parse_lengths(sequence_length or [])
+    plan = partial(
+        plan_exports,
         loaded.name,
         loaded.config,
         targets=split_list(target or ["tflite"]),
@@ -98,10 +119,15 @@ def run_export(
         via=split_list(via or []),
         output=output,
         force=force,
+        rewrites=split_list(rewrite or []),
         coreml=_coreml_options(
-            minimum_deployment_target, sequence_length, multifunction=multifunction, author=author, license=license
+            minimum_deployment_target, asked, multifunction=multifunction, author=author, license=license
         ),
+        by_default=not asked,
     )
+    plans = plan(lengths=asked)
+    if not asked and not dry_run and not any(each.problem for each in plans):
+        plans = plan(lengths=_choose_lengths(loaded, plans, samples))
     if dry_run:
         _show_plans(plans, as_json=as_json)
         raise typer.Exit(code=1 if any(plan.problem for plan in plans) else 0)
@@ -109,7 +135,7 @@ def run_export(
     from edgekit.export.pipeline import export_checkpoint
 
     calibration = _calibrate(loaded, plans, calibration_data, num_calibration_samples)
-    with _Progress([plan.name for plan in plans]) as progress:
+    with ExportProgress([plan.name for plan in plans]) as progress:
         outcomes = export_checkpoint(
             loaded,
             plans,
@@ -127,19 +153,45 @@ def run_export(
     raise typer.Exit(code=0 if all(outcome.ok for outcome in outcomes) else 1)
 
 
-def _coreml_options(target: str | None, lengths: list[str] | None, **others: Any) -> "CoremlOptions":
-    """Options of Core ML packages as typed; raises UnknownNameError for an iOS that is none of ours."""
+def _parse_lengths(typed: list[str]) -> tuple[int, ...]:
     from edgekit.cli.output import split_list
+
+    items = split_list(typed)
+    for item in items:
+        if not item.isdigit() or int(item) < 1:
+            raise typer.BadParameter(f"{item!r} is no number of tokens from 1", param_hint="--sequence-length")
+    return tuple(sorted(set(map(int, items))))
+
+
+def _choose_lengths(
+    checkpoint: "Checkpoint", plans: "list[PlannedExport]", eval_samples: int | None
+) -> tuple[int, ...]:
+    """The lengths for the data's own texts, where a target has a signature for each; what each target takes is said."""
+    from edgekit.cli.output import stderr
+    from edgekit.export.lengths import default_lengths
+
+    def named(kind: str) -> str:
+        return ", ".join(dict.fromkeys(plan.target.name for plan in plans if plan.target.lengths == kind))
+
+    free, several = named("dynamic"), named("signatures")
+    if free:
+        stderr.print(f"Sequence lengths of {free}: any, up to {checkpoint.config.max_length}.", markup=False)
+    if not several:
+        return ()
+    choice = default_lengths(checkpoint, eval_samples)
+    names = ", ".join(map(str, choice.lengths))
+    stderr.print(f"Sequence lengths of {several}: {names} ({choice.reason}).", markup=False)
+    return choice.lengths
+
+
+def _coreml_options(target: str | None, lengths: tuple[int, ...], **others: Any) -> "CoremlOptions":
+    """Options of Core ML packages as typed; raises UnknownNameError for an iOS that is none of ours."""
     from edgekit.errors import UnknownNameError
     from edgekit.export.coreml_options import DEPLOYMENT_TARGETS, CoremlOptions
 
     if target and target not in DEPLOYMENT_TARGETS:
         raise UnknownNameError("deployment target", target, DEPLOYMENT_TARGETS)
-    items = split_list(lengths or [])
-    for item in items:
-        if not item.isdigit() or int(item) < 1:
-            raise typer.BadParameter(f"{item!r} is no number of tokens from 1", param_hint="--sequence-length")
-    asked = {"minimum_deployment_target": target, "sequence_lengths": tuple(map(int, items))}
+    asked = {"minimum_deployment_target": target, "sequence_lengths": lengths}
     return CoremlOptions.model_validate(asked | others)
 
 
@@ -163,7 +215,7 @@ def _calibrate(
     return calibration
 
 
-class _Progress:
+class ExportProgress:
     """One line per bundle on a terminal, with what happens to it now; elsewhere a line for each change."""
 
     def __init__(self, names: list[str]) -> None:
@@ -177,7 +229,7 @@ class _Progress:
         for name in ("reference", *names):
             self.show(name, "waiting")
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "ExportProgress":
         self._bars.start()
         return self
 
@@ -203,6 +255,7 @@ def _show_plans(plans: "list[PlannedExport]", *, as_json: bool) -> None:
                     "target": plan.target.name,
                     "via": plan.route,
                     "scheme": plan.scheme,
+                    "rewrites": plan.rewrites,
                     "bundle": str(plan.path),
                     "expected_size_bytes": plan.expected_size_bytes,
                     "problem": str(plan.problem) if plan.problem else None,
@@ -233,6 +286,7 @@ def _as_dict(outcome: "Outcome") -> dict[str, Any]:
         "target": outcome.plan.target.name,
         "via": outcome.plan.route,
         "scheme": outcome.plan.scheme,
+        "rewrites": outcome.plan.rewrites,
         "ok": outcome.ok,
         "error": str(outcome.error) if outcome.error else None,
         "seconds": outcome.seconds,
@@ -252,8 +306,26 @@ def _show_outcomes(outcomes: "list[Outcome]") -> None:
             size = human_size(Bundle(path=plan.path, manifest=manifest).model_size_bytes)
             parity, accuracy = parity_text(manifest.parity), accuracy_text(manifest.accuracy)
         seconds = sum(outcome.seconds.values())
-        rows.append([plan.target.name, plan.route, plan.scheme, size, parity, accuracy, f"{seconds:.1f} s"])
+        scheme = "+".join((plan.scheme, *plan.rewrites))
+        rows.append([plan.target.name, plan.route, scheme, size, parity, accuracy, f"{seconds:.1f} s"])
     print_table(["target", "via", "scheme", "size", "parity with the source", "accuracy", "time"], rows)
+    _tell_tolerances(outcomes)
+
+
+def _tell_tolerances(outcomes: "list[Outcome]") -> None:
+    """Say where a rewrite widened the tolerance of a scheme, by how much, and what was measured."""
+    from edgekit.export.schemes import tolerance_of
+    from edgekit.model.rewrites import REWRITES
+
+    for outcome in outcomes:
+        plan, manifest = outcome.plan, outcome.manifest
+        wider = [name for name in plan.rewrites if REWRITES[name].adds_tolerance]
+        if wider and manifest and manifest.parity.max_abs_difference is not None:
+            added = ", ".join(f"{name} adds {REWRITES[name].adds_tolerance:g}" for name in wider)
+            scheme = f"{plan.scheme} ({tolerance_of(plan.schemes).relative:g})"
+            largest = max(1.0, manifest.parity.max_abs_reference or 0.0)
+            measured = f"measured {manifest.parity.max_abs_difference / largest:.2g}"
+            typer.echo(f"{plan.name}: {added} to the relative tolerance of {scheme}; {measured}.")
 
 
 def _complain(outcomes: "list[Outcome]") -> None:

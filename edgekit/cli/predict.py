@@ -15,7 +15,8 @@ def run_predict(
     """Label texts with a checkpoint or an exported bundle.
 
     A checkpoint runs in the framework that trained it, a bundle in its own runtime: a TFLite bundle needs neither
-    PyTorch nor TensorFlow. Off a Mac, edgekit evaluates Core ML bundles itself.
+    PyTorch nor TensorFlow. Off a Mac, edgekit evaluates Core ML bundles itself. A bundle of several sequence lengths
+    runs each text by the shortest that holds it; a text that none holds is cut, with a warning.
 
     Examples:
 
@@ -27,9 +28,9 @@ def run_predict(
     """
     import sys
 
-    from edgekit.cli.output import print_json, print_table
+    from edgekit.cli.output import print_json, print_table, stderr
     from edgekit.errors import DataError
-    from edgekit.predict import predict_texts
+    from edgekit.predict import count_cut, predict_texts
 
     if texts == ["-"]:
         try:
@@ -41,6 +42,9 @@ def run_predict(
     if not texts:
         raise DataError("no text to label: standard input was empty")
     predictions = predict_texts(source, texts, top_k=top_k)
+    cut, longest = count_cut(source, texts)
+    if cut:
+        stderr.print(f"edgekit: warning: {cut} of {len(texts)} texts cut to {longest} tokens", markup=False)
     if as_json:
         print_json(
             [

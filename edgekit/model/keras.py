@@ -46,7 +46,7 @@ def _gelu(x: Tensor) -> Tensor:
     return 0.5 * x * (1.0 + tf.math.erf(x * math.sqrt(0.5)))
 
 
-def _rotate(x: Tensor, rotary: Rotary) -> Tensor:
+def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     """Rotate x [batch, heads, length, head_dim] by its positions' (cos, sin) [length, head_dim]."""
     cos, sin = rotary
     first, second = ops.split(x, 2, axis=-1)
@@ -79,7 +79,7 @@ class Attention(layers.Layer):
         query = self._split(self.query(x), x) * self.head_dim**-0.5
         key, value = self._split(self.key(source), source), self._split(self.value(source), source)
         if rotary is not None:
-            query, key = _rotate(query, rotary), _rotate(key, rotary)
+            query, key = rotate(query, rotary), rotate(key, rotary)
         scores = self.masked_scores(query, key, mask_scores)
         heads = ops.transpose(ops.matmul(self.probabilities(scores), value), (0, 2, 1, 3))
         return self.output_dense(ops.reshape(heads, ops.shape(x)))
@@ -184,6 +184,7 @@ class Encoder(keras.Model):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(name="encoder")
         self.config = config
+        self.masked_score = MASKED_SCORE
         self.embed = Embedding(config, name="embed")
         self.blocks = [Block(config, name=f"blocks.{index}") for index in range(config.num_blocks)]
         self.final_norm = _norm(config, "final_norm")
@@ -201,16 +202,22 @@ class Encoder(keras.Model):
     def call(self, inputs: tuple[Tensor, Tensor], training: bool = False) -> Tensor:
         """Return logits [batch, num_labels] for inputs (ids, mask), both int32 [batch, length].
 
-        1 in the mask is a token. `length` may be anything up to `max_length`; padding goes to the right.
+        1 in the mask is a token. `length` may be anything up to `max_length`; padding goes to the right. The mask may
+        be float32 and [batch, 1, 1, length] as well.
         """
         ids, mask = inputs
-        present = ops.cast(mask, self.compute_dtype)
-        mask_scores = ((1.0 - present) * MASKED_SCORE)[:, None, None, :]
+        present, mask_scores = self._masks(mask)
         rotary = self._rotary(ops.shape(ids)[1])
         x = self.embed(ids, training=training)
         for index in range(self.config.num_layers):
             x = self.blocks[index % self.config.num_blocks](x, mask_scores, rotary, training=training)
         return self.classifier(self._pool(self.final_norm(x), present))
+
+    def _masks(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What is a token [batch, length], and what is added to the scores [batch, 1, 1, length]."""
+        present = ops.cast(mask, self.compute_dtype)
+        mask_scores = (1.0 - present) * self.masked_score
+        return (present[:, 0, 0, :], mask_scores) if len(mask.shape) == 4 else (present, mask_scores[:, None, None, :])
 
     def _rotary(self, length: Any) -> Rotary | None:
         if self.rotary_constants is None:

@@ -39,7 +39,7 @@ def _norm(config: TransformerConfig) -> nn.Module:
     return nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
 
 
-def _rotate(x: Tensor, rotary: Rotary) -> Tensor:
+def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     """Rotate x [batch, heads, length, head_dim] by its positions' (cos, sin) [length, head_dim]."""
     cos, sin = rotary
     first, second = x.chunk(2, dim=-1)
@@ -66,7 +66,7 @@ class Attention(nn.Module):
         query = self._split(self.query(x)) * self.head_dim**-0.5
         key, value = self._split(self.key(source)), self._split(self.value(source))
         if rotary is not None:
-            query, key = _rotate(query, rotary), _rotate(key, rotary)
+            query, key = rotate(query, rotary), rotate(key, rotary)
         heads = self.probabilities(self.masked_scores(query, key, mask)) @ value
         return self.output(heads.transpose(1, 2).flatten(2))
 
@@ -145,6 +145,7 @@ class Encoder(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
+        self.masked_score = MASKED_SCORE
         self.embed = Embedding(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.final_norm = _norm(config)
@@ -157,15 +158,21 @@ class Encoder(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return logits [batch, num_labels] for int32 ids and mask [batch, length]; 1 in the mask is a token.
 
-        `length` may be anything up to `max_length`; padding goes to the right.
+        `length` may be anything up to `max_length`; padding goes to the right. The mask may be float32 and
+        [batch, 1, 1, length] as well.
         """
-        present = mask.to(self.classifier.weight.dtype)
-        additive = ((1.0 - present) * MASKED_SCORE)[:, None, None, :]
+        present, additive = self._masks(mask)
         rotary = self._rotary(ids.shape[1])
         x = self.embed(ids)
         for index in range(self.config.num_layers):
             x = self.blocks[index % self.config.num_blocks](x, additive, rotary)
         return self.classifier(self._pool(self.final_norm(x), present))
+
+    def _masks(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What is a token [batch, length], and what is added to the scores [batch, 1, 1, length]."""
+        present = mask.to(self.classifier.weight.dtype)
+        additive = (1.0 - present) * self.masked_score
+        return (present.flatten(1), additive) if mask.dim() == 4 else (present, additive[:, None, None, :])
 
     def _rotary(self, length: int) -> Rotary | None:
         if self.config.positions != "rotary":

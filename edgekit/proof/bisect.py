@@ -29,7 +29,7 @@ from edgekit.proof.parity import OUTPUT
 from edgekit.proof.replay import replay_steps
 from edgekit.sources.checkpoint import build_program
 
-RUNTIMES = ("coreml", "litert", "onnxruntime")
+RUNTIMES = ("coreml", "litert", "litert-compiled", "onnxruntime")
 
 
 @dataclass(frozen=True, kw_only=True)

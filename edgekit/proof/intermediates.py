@@ -43,6 +43,7 @@ def _coreml(model: Path, signature: str, inputs: Arrays) -> Tensors:
 
 def _tflite(model: Path, signature: str, inputs: Arrays) -> Tensors:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    from ai_edge_litert.tools import flatbuffer_utils
 
     interpreter = Interpreter(
         model_path=str(model),
@@ -51,10 +52,12 @@ def _tflite(model: Path, signature: str, inputs: Arrays) -> Tensors:
     )
     runner = interpreter.get_signature_runner(signature)
     runner(**inputs)
+    place = runner._subgraph_index
+    operators = flatbuffer_utils.read_model(str(model)).subgraphs[place].operators  # the interpreter lists the first's
     tensors = {}
-    for index in (int(index) for operation in interpreter._get_ops_details() for index in operation["outputs"]):
-        detail = interpreter._get_tensor_details(index, 0)
-        value = interpreter.get_tensor(index)
+    for index in (int(index) for operator in operators for index in operator.outputs):
+        detail = interpreter._get_tensor_details(index, place)
+        value = interpreter.get_tensor(index, place)
         if value.dtype.kind == "f" or detail["quantization_parameters"]["scales"].size == 1:
             tensors[f"{detail['name']} ({index})"] = _dequantized(value, detail["quantization_parameters"])
     return tensors
@@ -87,7 +90,7 @@ def _onnx(model: Path, signature: str, inputs: Arrays) -> Tensors:
     return {name: np.asarray(value, np.float32) for name, value in values.items() if value.dtype.kind == "f"}
 
 
-_COLLECT = {"coreml": _coreml, "litert": _tflite, "onnxruntime": _onnx}
+_COLLECT = {"coreml": _coreml, "litert": _tflite, "litert-compiled": _tflite, "onnxruntime": _onnx}
 
 
 if __name__ == "__main__":

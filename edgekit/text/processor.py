@@ -84,6 +84,10 @@ class Processor:
         except (TypeError, UnicodeEncodeError) as error:
             raise DataError(f"can't tokenize a text that is not valid Unicode: {_first_bad(texts)!a}") from error
 
+    def is_cut(self, text: str) -> bool:
+        """Tell whether `encode` leaves out the end of a text, as it is longer than `max_length` ids."""
+        return bool(self._tokenizer.encode(text).overflowing)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, without special tokens: as it was normalized and cut, not as it was written."""
         word_pieces = isinstance(self._tokenizer.model, models.WordPiece)

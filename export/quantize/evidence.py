@@ -52,10 +52,11 @@ def check_quantized(
     """Compare the quantized weights of a file with the float32 ones they were made from, by name.
 
     `wanted` are the weights that were to be quantized (those of products and tables), and the scheme of each; `scheme`
-    names the whole. Raises ExportError, naming the tensor, where none was quantized, one was left in float or has
-    another type than its scheme's, or stored values are not the source's to within one step.
+    names the whole. Every name is checked; a weight of several names counts once. Raises ExportError, naming the
+    tensor, where none was quantized, one was left in float or has another type than its scheme's, or stored values are
+    not the source's to within one step.
     """
-    total = sum(values.size for values in source.values() if is_matrix(values.shape))
+    total = sum(values.size for values in _once(source).values() if is_matrix(values.shape))
     if not any(name in stored for name in wanted):
         raise ExportError(f"{scheme} did not take: not one of {len(wanted)} matrices of weights is quantized")
     for name in sorted(wanted, key=lambda name: (-source[name].size, name)):
@@ -66,7 +67,8 @@ def check_quantized(
         if stored[name].dtype not in DTYPES[wanted[name]]:
             asked = f"{stored[name].dtype}, not as {wanted[name]} has it"
             raise ExportError(f"{scheme} did not take: {name!r} is stored as {asked}")
-    weights = [_compare(scheme, name, source[name], stored[name]) for name in source if name in stored]
+    compared = {name: _compare(scheme, name, source[name], stored[name]) for name in source if name in stored}
+    weights = [compared[name] for name in _once({name: source[name] for name in compared})]
     weights.sort(key=lambda weight: (-math.prod(weight.shape), weight.name))
     return Evidence(
         quantized_tensors=len(weights),
@@ -75,6 +77,14 @@ def check_quantized(
         largest_difference_in_steps=max(weight.difference_in_steps for weight in weights),
         largest=tuple(weights[:SHOWN]),
     )
+
+
+def _once(source: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Each weight by one of its names: several signatures read one array, each by a name of its own."""
+    names: dict[int, str] = {}
+    for name, values in source.items():
+        names.setdefault(id(values), name)
+    return {name: source[name] for name in names.values()}
 
 
 def is_matrix(shape: tuple[int, ...]) -> bool:

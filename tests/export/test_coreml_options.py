@@ -75,13 +75,10 @@ def test_lengths_that_can_not_be(options: dict[str, object], words: list[str]) -
 def test_options_without_a_core_ml_target_are_refused() -> None:
     for options, flag in (
         ({"minimum_deployment_target": "iOS18"}, "--minimum-deployment-target"),
-        ({"sequence_lengths": (128,)}, "--sequence-length"),
         ({"author": "me"}, "--author"),
     ):
         with pytest.raises(RefusedError, match=rf"^{flag} has no use for tflite: it is of --target coreml"):
             problem(target="tflite", **options)
-    with pytest.raises(RefusedError, match="--target coreml only: tflite, onnx"):
-        plan_exports("tiny", CONFIG, targets=["all"], coreml=CoremlOptions(sequence_lengths=(128,)))
     plans = plan_exports("tiny", CONFIG, targets=["all"], coreml=CoremlOptions(minimum_deployment_target="iOS18"))
     assert {plan.target.name: plan.coreml and plan.coreml.target for plan in plans} == {
         "tflite": None,
