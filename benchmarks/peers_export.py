@@ -128,6 +128,16 @@ def litert_cli_int8(job: dict[str, Any]) -> Path:
     return _litert_convert(job, "--quantize", "dynamic_wi8_afp32")
 
 
+def onnx2tf_optimum(job: dict[str, Any]) -> Path:
+    """`onnx2tf`, of the file that Optimum wrote."""
+    return onnx2tf(job)
+
+
+def onnx2tf_optimum_int8(job: dict[str, Any]) -> Path:
+    """The same with dynamic int8."""
+    return onnx2tf_int8(job)
+
+
 def executorch(job: dict[str, Any]) -> Path:
     """Lowered to XNNPACK."""
     import torch
@@ -246,7 +256,8 @@ PEERS: dict[str, Callable[[dict[str, Any]], Path]] = {
     for function in (
         litert_torch, ai_edge_quantizer, litert_cli, litert_cli_int8, keras_litert, keras_saved_model,
         keras_saved_model_int8, keras_onnx, torch_onnx, onnxruntime_quantize, onnxruntime_preprocess, optimum,
-        optimum_quantize, onnx2tf, onnx2tf_int8, executorch, executorch_int8, openvino, nncf,
+        optimum_quantize, onnx2tf, onnx2tf_int8, onnx2tf_optimum, onnx2tf_optimum_int8, executorch, executorch_int8,
+        openvino, nncf,
     )
 }  # fmt: skip
 
