@@ -61,7 +61,8 @@ class Collected:
         """Compare outputs of that device with the golden ones, by the tolerances that the bundle was exported with."""
         promised = bundle.manifest.parity
         relative = (promised.tolerance or 0.0) / max(1.0, promised.max_abs_reference or 0.0)
-        parity = compare_outputs(golden, produced, relative, promised.labels_changed_tolerance)
+        cosine = promised.cosine_tolerance or 0.0
+        parity = compare_outputs(golden, produced, relative, promised.labels_changed_tolerance, cosine)
         self.parity = device_parity(parity)
         if (golden.labels >= 0).any() and parity.max_abs_difference is not None:
             self.accuracy = score_outputs(golden, produced, bundle.manifest.accuracy.population).accuracy

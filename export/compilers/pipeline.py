@@ -187,6 +187,7 @@ def _prove(model: Path, golden: Path, manifest: Manifest, max_steps: int) -> Pro
         golden,
         relative_tolerance=tolerance.relative,
         labels_changed_tolerance=tolerance.labels_changed,
+        cosine_tolerance=tolerance.cosine,
         population=manifest.accuracy.population,
         accuracy_note="" if manifest.accuracy.samples else manifest.accuracy.note,
         max_steps=max_steps,

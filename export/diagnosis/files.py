@@ -118,7 +118,7 @@ def _row(bundle: Bundle, problem: str, measurement: Measurement | None) -> Schem
     golden = read_golden(bundle.golden_path)
     parity = _parity(bundle, golden, produced)
     facts: dict[str, Any] = {"parity": parity}
-    if parity.labels_changed is not None:
+    if parity.labels_changed is not None and parity.labels is None:
         facts |= {"accuracy": accuracy_change(golden, produced), "changed_texts": _changed(bundle, golden, produced)}
     if not np.any(golden.labels >= 0):
         facts["note"] = f"parity only: {manifest.accuracy.note or 'its texts have no labels'}"
@@ -131,8 +131,13 @@ def _parity(bundle: Bundle, golden: Golden, produced: Golden) -> Parity:
     """Compared anew, with the tolerances that the file was proven with."""
     recorded = bundle.manifest.parity
     largest = max(1.0, recorded.max_abs_reference or 0.0)
-    tolerance = (recorded.tolerance or 0.0) / largest
-    found = compare_outputs(golden, produced, tolerance, recorded.labels_changed_tolerance)
+    found = compare_outputs(
+        golden,
+        produced,
+        (recorded.tolerance or 0.0) / largest,
+        recorded.labels_changed_tolerance,
+        recorded.cosine_tolerance or 0.0,
+    )
     return found.model_copy(update={"evaluated": EVALUATED if is_evaluated(bundle.manifest.runtime) else ""})
 
 
