@@ -101,6 +101,8 @@ PEERS = (
     Peer(name="ExecuTorch XNNPACK", export="executorch", environment="executorch", runtime="executorch"),
     Peer(name="ExecuTorch XNNPACK, int8", export="executorch_int8", environment="executorch", runtime="executorch",
          scheme=_INT8),
+    Peer(name="ExecuTorch XNNPACK, int8, linear layers only", export="executorch_int8_linear", environment="executorch",
+         runtime="executorch", scheme=_INT8, models=("minilm",)),
     Peer(name="OpenVINO", export="openvino", environment="openvino", runtime="openvino", padded=False),
     Peer(name="OpenVINO + NNCF int8", export="nncf", environment="openvino", runtime="openvino", scheme=_INT8,
          padded=False, after="OpenVINO"),

@@ -147,21 +147,13 @@ def executorch(job: dict[str, Any]) -> Path:
 
 
 def executorch_int8(job: dict[str, Any]) -> Path:
-    """XNNPACKQuantizer, dynamic, a scale for each channel; then lowered."""
-    import torch
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    """XNNPACKQuantizer, dynamic, a scale for each channel, of the whole model; then lowered."""
+    return _executorch_quantized(job, linear_only=False)
 
-    given = models.example(job)
-    quantizer = XNNPACKQuantizer()
-    quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True))
-    with torch.no_grad():
-        prepared = prepare_pt2e(torch.export.export(models.torch_module(job), given).module(), quantizer)
-        prepared(*given)
-        return _lower(job, torch.export.export(convert_pt2e(prepared), given))
+
+def executorch_int8_linear(job: dict[str, Any]) -> Path:
+    """The same of linear layers only."""
+    return _executorch_quantized(job, linear_only=True)
 
 
 def openvino(job: dict[str, Any]) -> Path:
@@ -191,6 +183,26 @@ def nncf(job: dict[str, Any]) -> Path:
     made = quantizer.quantize(whole, dataset, model_type=quantizer.ModelType.TRANSFORMER, subset_size=len(texts))
     ov.save_model(made, file)
     return file
+
+
+def _executorch_quantized(job: dict[str, Any], *, linear_only: bool) -> Path:
+    import torch
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    given, quantizer = models.example(job), XNNPACKQuantizer()
+    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+    if linear_only:
+        quantizer.set_module_type(torch.nn.Linear, config)
+    else:
+        quantizer.set_global(config)
+    with torch.no_grad():
+        prepared = prepare_pt2e(torch.export.export(models.torch_module(job), given).module(), quantizer)
+        prepared(*given)
+        return _lower(job, torch.export.export(convert_pt2e(prepared), given))
 
 
 def _keras_signature(job: dict[str, Any]) -> list[Any]:
@@ -257,7 +269,7 @@ PEERS: dict[str, Callable[[dict[str, Any]], Path]] = {
         litert_torch, ai_edge_quantizer, litert_cli, litert_cli_int8, keras_litert, keras_saved_model,
         keras_saved_model_int8, keras_onnx, torch_onnx, onnxruntime_quantize, onnxruntime_preprocess, optimum,
         optimum_quantize, onnx2tf, onnx2tf_int8, onnx2tf_optimum, onnx2tf_optimum_int8, executorch, executorch_int8,
-        openvino, nncf,
+        executorch_int8_linear, openvino, nncf,
     )
 }  # fmt: skip
 

@@ -23,6 +23,7 @@ from edgekit.proof.replay import replay_steps
 
 RUN = Path(__file__).parent / "peers_run.py"
 TIMEOUT_S = 600
+BUDGET_S = 3.0  # of samples of one candidate in one turn: as many texts as fit, from another one on in each turn
 Rates = dict[tuple[str, str], dict[int, list[float]]]
 
 
@@ -57,12 +58,14 @@ def measure_all(
 ) -> tuple[list[Measured], Rates]:  # fmt: skip
     """Every candidate once in every turn, and the matrix products; an error ends a candidate, not the others."""
     measured = [Measured(candidate=candidate) for candidate in candidates]
+    wanted = {int(statistics.median(texts.tokens)), 8, model.length}
+    rates = {key: {rows: file for rows, file in files.items() if rows in wanted} for key, files in rates.items()}
     rated: Rates = {key: {rows: [] for rows in files} for key, files in rates.items()}
     for turn in range(turns):
         print(f"  turn {turn + 1} of {turns}, {threads} threads", flush=True)
         for one in measured:
             if not one.error:
-                _take_turn(one, model, texts, threads, passes)
+                _take_turn(one, model, texts, threads, passes, turn)
         for key, files in rates.items():
             for rows, ms in _rate(key, files, threads).items():
                 rated[key][rows].append(ms)
@@ -102,16 +105,17 @@ def profile(one: Measured, threads: int = 1) -> None:
     one.operators = [{"kind": kind, "count": len(spent[kind]), "ms": sum(spent[kind])} for kind in kinds]
 
 
-def _take_turn(one: Measured, model: Model, texts: Texts, threads: int, passes: int) -> None:
+def _take_turn(one: Measured, model: Model, texts: Texts, threads: int, passes: int, turn: int) -> None:
     if one.candidate.bundle:
         _edgekit_turn(one, threads, passes)
         return
-    told = _peer(one.candidate, model, texts.timed, threads=threads, passes=passes, outputs="")
+    first = turn * len(texts.ids) // 3
+    told = _peer(one.candidate, model, texts.timed, threads=threads, passes=passes, first=first, outputs="")
     if told:
         padded = one.candidate.peer is not None and one.candidate.peer.padded
         one.turns.append(told["latency_ms"])
-        one.texts += [*range(len(texts.ids))] * passes
-        one.rows += [model.length if padded else tokens for tokens in texts.tokens] * passes
+        one.texts += told["texts"]
+        one.rows += [model.length if padded else texts.tokens[place] for place in told["texts"]]
         one.cold_ms.append(told["cold_ms"])
         one.peak_bytes.append(told["peak_bytes"])
         one.added_bytes.append(told["peak_bytes"] - told["baseline_bytes"])
@@ -124,7 +128,7 @@ def _edgekit_turn(one: Measured, threads: int, passes: int) -> None:
     steps = read_golden(bundle.golden_path).steps
     lengths = [next(iter(step.inputs.values())).shape[-1] for step in steps]
     runs = passes * len(steps)
-    settings = Settings(num_threads=threads, num_runs=runs, min_secs=0, max_secs=300, warmup_runs=20, cold_starts=1)
+    settings = Settings(num_threads=threads, num_runs=runs, min_secs=0, max_secs=BUDGET_S, cold_starts=1)
     try:
         with LocalDevice() as device:
             made = measure_bundle(device, bundle, settings=settings)
@@ -142,12 +146,13 @@ def _edgekit_turn(one: Measured, threads: int, passes: int) -> None:
 
 
 def _peer(
-    candidate: Candidate, model: Model, texts: Path, *, threads: int, passes: int, outputs: str
+    candidate: Candidate, model: Model, texts: Path, *, threads: int, passes: int, outputs: str, first: int = 0
 ) -> dict[str, Any] | None:
     peer = candidate.peer
     assert peer is not None
     job = {"runtime": candidate.runtime, "model": str(candidate.file), "texts": str(texts), "threads": threads}
     job |= {"length": model.length if peer.padded else None, "passes": passes, "outputs": outputs}
+    job |= {"first": first, "budget_s": BUDGET_S}
     environment = MAIN if candidate.runtime in ("litert", "onnxruntime") else peer.environment
     told, problem = _run(environment, job)
     candidate.error = candidate.error or problem

@@ -1,9 +1,10 @@
 """One process of one peer's file in its runtime: latency of every text, memory, cold start; see peers_measure.py.
 
-Reads {"runtime", "model", "texts", "length", "threads", "passes", "outputs"} as JSON on standard input. `texts`
-names a JSON file of token ids, `length` is what they are padded to (null: not at all), `passes` how often all are run
-(0: once, for `outputs` only). Or {"rows": {"8": file, …}, …}: the rate of a matrix product at these rows. Writes JSON
-as the last line. What is timed is what edgekit's runner times: inputs in, run, outputs out, of arrays that are ready.
+Reads a job as JSON on standard input: runtime, model (a file), texts (a JSON file of token ids), length (that they are
+padded to; null: not at all), threads, passes (how often all are run; 0: once, for `outputs` only), first (the number of
+the text to begin with), budget_s (after which no further text is run), outputs (a file to write the answers to, or "").
+Or, for the rate of a matrix product: runtime, threads, columns, and rows ({"8": file, …}). Writes JSON as the last
+line. What is timed is what edgekit's runner times: inputs in, run, outputs out, of arrays that are ready.
 """
 
 import gc
@@ -24,7 +25,7 @@ if len(sys.argv) < 2:  # a process that counts from its own beginning, as edgeki
 import numpy as np  # noqa: E402
 
 MEMORY = Path(__file__).parents[1] / "devices" / "runner" / "memory.py"
-WARMUP_S, RATE_S = 3.0, 0.6
+WARMUP_S, RATE_S = 1.0, 0.25
 
 Arrays = dict[str, Any]
 Call = Callable[[Arrays], Arrays]
@@ -185,7 +186,11 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         np.save(job["outputs"], np.stack(found))
     started = int(sys.argv[1].removeprefix(_STARTED))
     told |= {"cold_ms": (loaded - started) / 1e6 + first_ms, "load_ms": (loaded - before) / 1e6, "first_ms": first_ms}
-    return told | {"latency_ms": _time(runtime.run, calls, job["passes"]) if job["passes"] else []}
+    if not job["passes"]:
+        return told
+    order = [(job["first"] + place) % len(calls) for place in range(job["passes"] * len(calls))]
+    spent = _time(runtime.run, calls, order, job["budget_s"])
+    return told | {"latency_ms": spent, "texts": order[: len(spent)]}
 
 
 def rate(job: dict[str, Any]) -> dict[str, float]:
@@ -206,21 +211,23 @@ def rate(job: dict[str, Any]) -> dict[str, float]:
     return medians
 
 
-def _time(run: Call, calls: list[Arrays], passes: int) -> list[float]:
-    """ms of each call, in order, so many times; after warming up on the same texts."""
+def _time(run: Call, calls: list[Arrays], order: list[int], budget_s: float) -> list[float]:
+    """ms of each call in order, while the budget lasts; after warming up on the same texts."""
     until = time.monotonic() + WARMUP_S
-    for inputs in calls:
-        run(inputs)
+    for place in order:
+        run(calls[place])
         if time.monotonic() > until:
             break
     gc.collect()
     gc.disable()
     clock, spent = time.perf_counter_ns, []
-    for _ in range(passes):
-        for inputs in calls:
-            began = clock()
-            run(inputs)
-            spent.append((clock() - began) / 1e6)
+    until = time.monotonic() + budget_s
+    for place in order:
+        began = clock()
+        run(calls[place])
+        spent.append((clock() - began) / 1e6)
+        if time.monotonic() > until:
+            break
     return spent
 
 
