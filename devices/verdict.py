@@ -153,7 +153,8 @@ def _confirmation(facts: Facts) -> Iterator[str]:
     """What makes a measurement valid, in numbers."""
     parity, summary = facts.parity, summarize(facts.samples.latency_ms)
     difference = f"|Δ| {parity.max_abs_difference:.2g}, tolerance {parity.tolerance:.2g}"
-    yield f"the outputs of {parity.steps} steps are the model's ({difference})"
+    precision = f"; {parity.note}" if parity.note else ""
+    yield f"the outputs of {parity.steps} steps are the model's ({difference}{precision})"
     yield f"{summary.count} samples, 95 % interval of the median {summary.low_ms:.4g} to {summary.high_ms:.4g} ms"
     moved = trend(relative(facts.samples.latency_ms, facts.groups))
     yield f"the median moved by {100 * moved:+.1f} % from the first quarter to the last"

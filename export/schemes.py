@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from edgekit.errors import UnknownNameError
+from edgekit.proof.parity import HALF_COSINE, HALF_TOLERANCE
 
 _FLOAT32 = "float32 weights, float32 arithmetic"
 _NBITS = "computed in float32 (com.microsoft operators)"
@@ -116,7 +117,7 @@ class Tolerance:
 #: set as goals (0.99999, 0.9999, 0.997 and 0.98 for the first four) before any were measured, the others by analogy.
 TOLERANCES = {
     "none": Tolerance(relative=1e-5, cosine=0.99999),
-    "fp16": Tolerance(relative=2e-2, cosine=0.9999),
+    "fp16": Tolerance(relative=HALF_TOLERANCE, cosine=HALF_COSINE),
     "int8-dynamic": Tolerance(relative=0.06, labels_changed=0.02, cosine=0.997),
     "int8": Tolerance(relative=0.4, labels_changed=0.04, cosine=0.98),
     "int8-weight": Tolerance(relative=0.05, labels_changed=0.02, cosine=0.997),

@@ -10,6 +10,8 @@ from edgekit.proof.golden import Golden, Step, stack_outputs
 from edgekit.proof.intervals import wilson_interval
 
 OUTPUT = "logits"
+#: what float16 is held to: it keeps 11 significant bits of each weight, or of each product and sum
+HALF_TOLERANCE, HALF_COSINE = 2e-2, 0.9999
 POSITIONS = ("start_logits", "end_logits")  # of question answering: the answer is a position
 _MASK = "mask"
 
