@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("language_id", "frameworks", "routes", "schemes", "qat", "coreml_zoo", "startup", "fidelity")
+BENCHMARKS = ("language_id", "frameworks", "routes", "schemes", "lengths", "qat", "coreml_zoo", "startup", "fidelity")
 
 
 def main() -> None:

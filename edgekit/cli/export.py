@@ -99,7 +99,7 @@ def run_export(
         stderr.print("No checkpoint given: exporting the embedded model, language-id (40 languages of interface text).")
     samples = parse_samples(eval_samples)
     loaded = load_checkpoint(checkpoint)
-    asked = _parse_lengths(sequence_length or [])
+    asked, own = _parse_lengths(sequence_length or []), (loaded.config.max_length,)
     plan = partial(
         plan_exports,
         loaded.name,
@@ -110,7 +110,11 @@ def run_export(
         output=output,
         force=force,
         coreml=_coreml_options(
-            minimum_deployment_target, asked, multifunction=multifunction, author=author, license=license
+            minimum_deployment_target,
+            () if asked == own else asked,
+            multifunction=multifunction,
+            author=author,
+            license=license,
         ),
         by_default=not asked,
     )
