@@ -107,13 +107,15 @@ def measure_model(
     ours = export_ours(model, texts, reference, OPTIONS[model.name], reuse=options.reuse)
     if not options.turns:
         return []
-    quality = {candidate.name: score(candidate, model, texts, reference) for candidate in (*ours, *peers)}
-    found = []
+    found: list[dict[str, Any]] = []
+    quality: dict[str, float | None] = {}
     for count in threads:
         measured, rated = measure_all(
             [*ours, *peers], model, texts, rates, threads=count, turns=options.turns, passes=PASSES
         )  # fmt: skip
         for one in measured:
+            if not found:
+                quality[one.candidate.name] = score(one, model, texts, reference)
             if one.candidate.bundle and count == 1 and not one.error:
                 profile(one)
         rows = [peers_report.row(one, measured, rated, model, quality[one.candidate.name]) for one in measured]
@@ -121,18 +123,17 @@ def measure_model(
     return found
 
 
-def score(candidate: Candidate, model: Model, texts: Texts, reference: NDArray[np.float64]) -> float | None:
+def score(one: Measured, model: Model, texts: Texts, reference: NDArray[np.float64]) -> float | None:
     """Accuracy on all held-out texts, or mean cosine of the timed ones against PyTorch; None without a file."""
+    candidate = one.candidate
     if candidate.error:
         return None
+    if model is EMBEDDED and candidate.bundle:
+        return candidate.bundle.manifest.accuracy.accuracy
     if model is EMBEDDED:
-        if candidate.bundle:
-            return candidate.bundle.manifest.accuracy.accuracy
         given = answers(candidate, model, texts.scored)
         return None if candidate.error else float((given.argmax(1) == texts.labels).mean())
-    given = bundle_answers(candidate) if candidate.bundle else answers(candidate, model, texts.timed)
-    if candidate.error:
-        return None
+    given = bundle_answers(candidate) if candidate.bundle or one.answers is None else one.answers
     lengths = np.linalg.norm(given, axis=1) * np.linalg.norm(reference, axis=1)
     return float(((given * reference).sum(1) / lengths).mean())
 
@@ -148,8 +149,8 @@ def check_one_row() -> None:
     for candidate in (ours, peers[1]):
         if candidate.error:
             raise SystemExit(f"{candidate.name}: {candidate.error}")
-    accuracy = score(ours, EMBEDDED, texts, reference)
     both, _ = measure_all([ours, peers[1]], EMBEDDED, texts, {}, threads=1, turns=CHECK_TURNS, passes=1)
+    accuracy = score(both[0], EMBEDDED, texts, reference)
     problems = _differences(saved, peer, ours, accuracy, both)
     if problems:
         raise SystemExit(f"a saved row of benchmarks/results/peers.json no longer holds: {'; '.join(problems)}")

@@ -1,6 +1,7 @@
 """Runs all candidates in turns, A B C … A B C …, each turn of each a fresh process, and keeps what it answered."""
 
 import json
+import os
 import statistics
 import subprocess
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from edgekit.proof.replay import replay_steps
 
 RUN = Path(__file__).parent / "peers_run.py"
 TIMEOUT_S = 600
+ANSWERS = WORK / f"answers-{os.getpid()}.npy"
 BUDGET_S = 3.0  # of samples of one candidate in one turn: as many texts as fit, from another one on in each turn
 Rates = dict[tuple[str, str], dict[int, list[float]]]
 
@@ -40,6 +42,7 @@ class Measured:
     peak_bytes: list[int] = field(default_factory=list)
     parity: dict[str, Any] = field(default_factory=dict)
     operators: list[dict[str, Any]] = field(default_factory=list)
+    answers: NDArray[np.float64] | None = None
 
     @property
     def error(self) -> str:
@@ -74,10 +77,8 @@ def measure_all(
 
 def answers(candidate: Candidate, model: Model, texts: Path) -> NDArray[np.float64]:
     """The answers of a peer's file to all texts of a file of ids, [texts, size]; sets its error where it has none."""
-    outputs = WORK / "answers.npy"
-    outputs.unlink(missing_ok=True)
-    told = _peer(candidate, model, texts, threads=1, passes=0, outputs=str(outputs))
-    return np.load(outputs) if told else np.zeros((0, 0))
+    told = _peer(candidate, model, texts, threads=1, passes=0, outputs=str(ANSWERS))
+    return np.load(ANSWERS) if told else np.zeros((0, 0))
 
 
 def bundle_answers(candidate: Candidate) -> NDArray[np.float64]:
@@ -110,8 +111,10 @@ def _take_turn(one: Measured, model: Model, texts: Texts, threads: int, passes: 
         _edgekit_turn(one, threads, passes)
         return
     first = turn * len(texts.ids) // 3
-    told = _peer(one.candidate, model, texts.timed, threads=threads, passes=passes, first=first, outputs="")
+    outputs = "" if turn else str(ANSWERS)
+    told = _peer(one.candidate, model, texts.timed, threads=threads, passes=passes, first=first, outputs=outputs)
     if told:
+        one.answers = np.load(ANSWERS) if outputs else one.answers
         padded = one.candidate.peer is not None and one.candidate.peer.padded
         one.turns.append(told["latency_ms"])
         one.texts += told["texts"]
