@@ -94,9 +94,20 @@ def put_table(rows: list[dict[str, Any]]) -> None:
         f"Made by `{COMMAND}`: the embedded model, {GOLDEN_STEPS} texts. The GPU is SwiftShader (software), Qualcomm's "
         "NPU its x86_64 simulator, Intel's OpenVINO compiled for the CPU: **coverage, outputs and verdicts are real, "
         "times are those of imitations**. Not run for want of hardware: any real GPU or NPU, NNAPI on a phone, a Coral "
-        "Edge TPU, Core ML on an Apple device."
+        "Edge TPU, Core ML on an Apple device.\n\n"
     )
+    note += "\n".join(f"- {reason}" for reason in reasons(rows))
     tables.put_in_readme("accelerators", markdown_table(HEADERS, [as_cells(row) for row in rows]), note)
+
+
+def reasons(rows: list[dict[str, Any]]) -> list[str]:
+    """Why rows fell back, failed, or answered wrongly, in the words of their evidence."""
+    said = []
+    for row in rows:
+        if why := row.get("error") or (row["evidence"] if row["verdict"] in ("fell-back", "wrong-output") else ""):
+            what = f"{row['target']} {row['scheme']}, {row['runtime']}{', ' if row['remark'] else ''}{row['remark']}"
+            said.append(f"{what}: {why.partition('could not be run')[2].lstrip(': ') or why}")
+    return said
 
 
 def check_one_row() -> None:

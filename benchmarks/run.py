@@ -4,7 +4,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("language_id", "frameworks", "routes", "schemes", "qat", "coreml_zoo", "startup", "fidelity")
+BENCHMARKS = (
+    "language_id",
+    "frameworks",
+    "routes",
+    "schemes",
+    "lengths",
+    "qat",
+    "coreml_zoo",
+    "startup",
+    "fidelity",
+    "accelerators",
+    "peers",
+)
 
 
 def main() -> None:

@@ -125,6 +125,17 @@ def fallen_back(accelerator: Accelerator, coverage: Coverage) -> str:
     return ""
 
 
+def describe_coverage(accelerator: Accelerator, coverage: Coverage) -> str:
+    """What an accelerator took, in how many partitions, and each operator that it left to the CPU with the reason."""
+    parts = "" if coverage.partitions is None else f" in {coverage.partitions} partition"
+    parts += "s" if parts and coverage.partitions != 1 else ""
+    took = f"{accelerator} ({coverage.actual}) took {coverage.nodes_on_accelerator} of {coverage.nodes} nodes{parts}"
+    left = ", ".join(
+        f"{each.count} {each.operator}{f' ({each.reason})' if each.reason else ''}" for each in coverage.left_behind
+    )
+    return "; ".join(filter(None, (took, left and f"left to the CPU: {left}", coverage.note)))
+
+
 def _check_nnapi(accelerator: str, facts: DeviceFacts) -> None:
     if accelerator == "nnapi" and "nnapi" not in facts.accelerators:
         raise RefusedError(f"{facts.address} has no NNAPI: phones with Android 8.1 or later have it. {NNAPI_ADVICE}")

@@ -96,7 +96,8 @@ class RunnerSession:
             local = Path(folder) / "outputs.npz"
             self._device.pull(self._outputs, local)
             produced = read_golden(local)
-        self.collected.prove(self._bundle, read_golden(self._bundle.golden_path), produced)
+        golden = read_golden(self._bundle.golden_path)
+        self.collected.prove(self._bundle, golden, produced, self._plan.accelerator)
 
     def _run(self, operation: str, *, timeout_s: float, turn: int = 0, **fields: object) -> None:
         """Start the runner once; each event is taken as it comes, so that those before a fault are kept."""

@@ -4,7 +4,9 @@ NAME.edgekit/
   manifest.json     what it is, where it came from, what was measured; the sha256 of every other file
   manifest.sha256   of manifest.json, as `sha256sum -c manifest.sha256` reads it
   model.tflite      or model.onnx, model.mlpackage/, savedmodel/, model.pt2
-  tokenizer.json  labels.json  golden.npz  export.log
+  golden.npz  export.log
+  README.md         how to call it from Python, Kotlin, Swift and C++
+  tokenizer.json  tokens.json  labels.json  preprocessor_config.json     where the model has them
 """
 
 import hashlib
@@ -17,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from edgekit.errors import BundleError
-from edgekit.program import Framework, Signature, SourceRef
+from edgekit.program import Framework, Signature, SourceRef, Task
 
 SUFFIX = ".edgekit"
 MANIFEST, MANIFEST_SUM, GOLDEN, LABELS, TOKENIZER, LOG = (
@@ -28,6 +30,7 @@ MANIFEST, MANIFEST_SUM, GOLDEN, LABELS, TOKENIZER, LOG = (
     "tokenizer.json",
     "export.log",
 )
+TOKENS, PREPROCESSOR, README = "tokens.json", "preprocessor_config.json", "README.md"
 
 
 class _Record(BaseModel):
@@ -45,8 +48,9 @@ class Parity(_Record):
     """How far the outputs of the exported file are from the reference, over the golden steps.
 
     `tolerance` is absolute: the scheme's relative tolerance times max(1, max |reference|). `labels_changed_tolerance`
-    is the share of changed labels, in [0, 1], that the scheme may reach. `evaluated` says so where the file was not run
-    by a runtime of its own.
+    is the share of changed labels, in [0, 1], that the scheme may reach; of `labels`, where a step has several (None:
+    one each). `cosine` is the mean over steps of outputs that are no scores of labels, such as embeddings. `evaluated`
+    says so where the file was not run by a runtime of its own.
     """
 
     verdict: Literal["within-tolerance", "failed", "not-run"]
@@ -56,6 +60,9 @@ class Parity(_Record):
     max_abs_reference: float | None = None
     labels_changed: int | None = None
     labels_changed_tolerance: float = 1.0
+    labels: int | None = None
+    cosine: float | None = None
+    cosine_tolerance: float | None = None
     non_finite_outputs: int | None = None
     note: str = ""
     evaluated: str = ""
@@ -122,7 +129,7 @@ class Manifest(_Record):
 
     edgekit: Literal[1] = 1
     name: str
-    task: Literal["classify"]
+    task: Task
     target: str
     via: Framework
     scheme: str

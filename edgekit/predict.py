@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from edgekit.bundle import MANIFEST, TOKENIZER, Bundle, Manifest, open_bundle, read_labels
 from edgekit.checkpoint import Checkpoint, load_checkpoint
+from edgekit.errors import RefusedError
 from edgekit.proof.golden import Golden, Step, fit_inputs, stack_outputs, write_golden
 from edgekit.proof.parity import OUTPUT
 from edgekit.proof.replay import replay_steps
 from edgekit.sources.checkpoint import checkpoint_logits
+from edgekit.text.hub_tokenizer import HubTokenizer
 from edgekit.text.processor import Processor, pad_ids
 
 Prediction = tuple[tuple[str, float], ...]  # (label, probability), the most probable first
@@ -26,6 +28,7 @@ def predict_texts(path: Path, texts: Sequence[str], *, top_k: int = 3) -> list[P
     """
     if (path / MANIFEST).is_file():
         bundle = open_bundle(path)
+        _check_predictable(bundle)
         labels, logits = read_labels(bundle), _bundle_logits(bundle, texts)
     else:
         checkpoint = load_checkpoint(path)
@@ -35,14 +38,27 @@ def predict_texts(path: Path, texts: Sequence[str], *, top_k: int = 3) -> list[P
 
 def count_cut(path: Path, texts: Sequence[str]) -> tuple[int, int]:
     """How many of the texts are longer than the model of a checkpoint or bundle takes, and what it takes, in tokens."""
-    processor = Processor.load(path / TOKENIZER)
+    processor = _load_tokenizer(path)
     return sum(map(processor.is_cut, texts)), processor.max_length
+
+
+def _check_predictable(bundle: Bundle) -> None:
+    """Raise RefusedError for a bundle whose answer is not one label for a text."""
+    task = bundle.manifest.task
+    if task not in ("classify", "text-classification"):
+        raise RefusedError(f"{bundle.path} is of {task}, which gives no label for a text: its README.md shows its call")
+
+
+def _load_tokenizer(path: Path) -> Processor | HubTokenizer:
+    """The tokenizer of a checkpoint or bundle; a foreign model's where its manifest says so."""
+    foreign = (path / MANIFEST).is_file() and open_bundle(path).manifest.task != "classify"
+    return HubTokenizer.load(path / TOKENIZER) if foreign else Processor.load(path / TOKENIZER)
 
 
 def _bundle_logits(bundle: Bundle, texts: Sequence[str]) -> NDArray[np.float64]:
     """Each text by the shortest signature that holds it; one that none holds is cut."""
     manifest = bundle.manifest
-    processor = Processor.load(bundle.path / TOKENIZER)
+    processor = _load_tokenizer(bundle.path)
     steps = tuple(_text_step(manifest, ids) for ids in processor.encode(texts))
     with tempfile.TemporaryDirectory(prefix="edgekit-predict-") as folder:
         path = Path(folder) / "steps.npz"

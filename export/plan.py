@@ -81,9 +81,32 @@ class PlannedExport:
         return length_signatures(signature, self.lengths)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForeignModel:
+    """What a plan must know of a model that is no checkpoint: the frameworks that can build it, how many weights it has
+    (0: not known) and its text length in tokens (0: none).
+    """
+
+    frameworks: tuple[Framework, ...]
+    parameters: int
+    max_length: int = 0
+
+    def refusal(self, target: Target, route: Framework, scheme: str | Recipe, rewrites: Sequence[str]) -> str | None:
+        """Why this model can't go to `target` by this route; None where it can."""
+        if route not in self.frameworks:
+            return (
+                f"this model is {self.frameworks[0]}'s own: it can't be reached via {route}, and so not {target.name}"
+            )
+        if isinstance(scheme, Recipe):
+            return f"the recipe {scheme.name} names modules of edgekit's own model: give this one a scheme"
+        if rewrites:
+            return f"--rewrite {rewrites[0]} is of edgekit's own model: leave it out"
+        return None
+
+
 def plan_exports(
     model_name: str,
-    config: TransformerConfig,
+    config: TransformerConfig | ForeignModel,
     *,
     targets: Sequence[str],
     schemes: Sequence[str] = ("none",),
@@ -114,7 +137,7 @@ def plan_exports(
     plans = []
     for target in found:
         free = by_default and target.lengths == "dynamic" and FLOAT_MASK not in changes
-        for route in frameworks or [target.default_route]:
+        for route in frameworks or [_default_route(config, target)]:
             for scheme in asked:
                 recipe = scheme if isinstance(scheme, Recipe) else None
                 label = scheme.name if isinstance(scheme, Recipe) else scheme
@@ -134,6 +157,7 @@ def plan_exports(
                             changes, config, coreml.sequence_lengths or wanted, recipe=recipe is not None
                         )
                         or _unfit_lengths(() if by_default else wanted, target, config.max_length)
+                        or _foreign_problem(config, target, route, scheme, changes)
                         or _problem(config, target, route, scheme, path, force=force),
                         coreml=coreml if target.name == "coreml" else None,
                         rewrites=changes,
@@ -147,8 +171,17 @@ def _scheme_or_recipe(name: str) -> str | Recipe:
     return read_recipe(Path(name)) if name.endswith(RECIPE_SUFFIX) else check_scheme(name)
 
 
-def _expected_size_bytes(config: TransformerConfig, scheme: str | Recipe) -> int:
+def _default_route(config: TransformerConfig | ForeignModel, target: Target) -> Framework:
+    """The target's better route, or that of the framework that the model is in."""
+    if isinstance(config, ForeignModel):
+        return next((name for name in target.routes if name in config.frameworks), target.default_route)
+    return target.default_route
+
+
+def _expected_size_bytes(config: TransformerConfig | ForeignModel, scheme: str | Recipe) -> int:
     """The weights in one scheme, or each in that of its module."""
+    if isinstance(config, ForeignModel):
+        return round(config.parameters * BYTES_PER_WEIGHT[scheme]) if isinstance(scheme, str) else 0
     if isinstance(scheme, str):
         return round(parameter_count(config) * BYTES_PER_WEIGHT[scheme])
     try:
@@ -201,17 +234,36 @@ def _unfit(coreml: CoremlOptions, target: Target, scheme: str | Recipe, longest:
 
 
 def _unfit_rewrites(
-    rewrites: Sequence[str], config: TransformerConfig, lengths: Sequence[int], *, recipe: bool
+    rewrites: Sequence[str], config: TransformerConfig | ForeignModel, lengths: Sequence[int], *, recipe: bool
 ) -> EdgekitError | None:
     """What in the model, the recipe or the lengths asked for rules a rewrite out."""
+    if isinstance(config, ForeignModel):
+        return None  # `_foreign_problem` says why
     refused = refuse_rewrite(rewrites, config, recipe=recipe)
     if refused is None and FLOAT_MASK in rewrites and lengths:
         refused = f"{FLOAT_MASK} is offered for one sequence length: leave out --sequence-length"
     return RefusedError(refused) if refused else None
 
 
+def _foreign_problem(
+    config: TransformerConfig | ForeignModel,
+    target: Target,
+    route: Framework,
+    scheme: str | Recipe,
+    rewrites: Sequence[str],
+) -> EdgekitError | None:
+    refused = config.refusal(target, route, scheme, rewrites) if isinstance(config, ForeignModel) else None
+    return RefusedError(refused) if refused else None
+
+
 def _problem(
-    config: TransformerConfig, target: Target, route: Framework, scheme: str | Recipe, path: Path, *, force: bool
+    config: TransformerConfig | ForeignModel,
+    target: Target,
+    route: Framework,
+    scheme: str | Recipe,
+    path: Path,
+    *,
+    force: bool,
 ) -> EdgekitError | None:
     """The first thing that stands in the way of one export, without loading any framework."""
     if route not in target.routes:
@@ -221,7 +273,7 @@ def _problem(
     if refused:
         return RefusedError(refused)
     try:
-        if isinstance(scheme, Recipe):
+        if isinstance(scheme, Recipe) and not isinstance(config, ForeignModel):
             fit_recipe(scheme, config, target.name)
         extras.check_installed(target.routes[route], f"exporting {target.name} via {route}")
         label = scheme if isinstance(scheme, str) else scheme.name

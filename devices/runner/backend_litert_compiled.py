@@ -4,7 +4,9 @@ What an accelerator leaves runs on the CPU, as in applications; what it took, Li
 error, which whoever started the runner reads.
 """
 
+import ctypes
 import importlib
+import importlib.util
 import os
 from functools import partial
 from pathlib import Path
@@ -26,7 +28,20 @@ def import_runtime(runtime: str) -> Any:
     """Import the package with its compiled_model; raises ImportError without it (ai-edge-litert 1 has none)."""
     for name in ("compiled_model", "options", "hardware_accelerator", "interpreter"):
         importlib.import_module(f"ai_edge_litert.{name}")
+    if runtime == "litert-openvino":
+        _load_openvino()
     return importlib.import_module("ai_edge_litert")
+
+
+def _load_openvino() -> None:
+    """Load OpenVINO's library, where it is installed, so that the part that runs compiled files finds it.
+
+    ai-edge-litert 2.3.0 finds it by itself only where its compiler was loaded before, which a compiled file needs not.
+    """
+    found = importlib.util.find_spec("openvino")
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        for library in sorted(Path(folder, "libs").glob("libopenvino.so.*")):
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
 def load(runtime: Any, job: RunnerJob) -> Backend:

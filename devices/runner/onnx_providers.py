@@ -92,11 +92,14 @@ def describe(job: RunnerJob) -> dict[str, str]:
     return {}
 
 
-def read_placements(runtime: Any, job: RunnerJob, options: Any) -> list[list[Any]]:
-    """[provider, its operators] from the log of a session that is made for it.
+def is_complete(version: str) -> bool:
+    """Whether get_provider_graph_assignment_info of this onnxruntime tells of every node."""
+    numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
+    return numbers >= [1, 31]
 
-    onnxruntime-webgpu 1.27.0 has get_provider_graph_assignment_info and answers nothing.
-    """
+
+def read_placements(runtime: Any, job: RunnerJob, options: Any) -> list[list[Any]]:
+    """[provider, its operators] from the log of a session that is made for it."""
     options.log_severity_level = 0
     with tempfile.TemporaryFile() as log:
         kept = os.dup(2)

@@ -14,9 +14,38 @@ if TYPE_CHECKING:
 
 
 def run_export(
-    checkpoint: Annotated[
-        Path | None, typer.Argument(help="Folder of a checkpoint; without it the embedded model.", show_default=False)
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Folder of a checkpoint; hf:FOLDER or hf:OWNER/NAME (Hugging Face); package.module:function, "
+            "which makes a torch.nn.Module or Keras model; a .keras file or SavedModel folder. Without it the embedded "
+            "model.",
+            show_default=False,
+        ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a Hugging Face model: text-classification, token-classification, feature-extraction, fill-mask, "
+            "question-answering or image-classification.",
+            show_default=False,
+        ),
+    ] = None,
+    pooling: Annotated[
+        str,
+        typer.Option(help="Of feature-extraction: mean, cls or max in the graph; auto: as sentence-transformers says."),
+    ] = "none",
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Of feature-extraction: scale the embedding to length 1, in the graph.")
+    ] = False,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="Of a function: name:dtype[shape], as in ids:int32[1,128].", show_default=False),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run Python and pickles that come with the model: read them first."),
+    ] = False,
     target: Annotated[
         list[str] | None, typer.Option(help="tflite, onnx, coreml, savedmodel, pt2, or all (the first three).")
     ] = None,
@@ -96,24 +125,37 @@ def run_export(
         edgekit export checkpoints/mine --target tflite --quantize recipes/mine.tflite-mixed.toml
 
         edgekit export checkpoints/mine --target tflite --quantize fp16 --rewrite gelu-tanh,fused-heads
+
+        edgekit export hf:all-MiniLM-L6-v2 --task feature-extraction --pooling mean --normalize --target all
+
+        edgekit export mypackage.models:make_encoder --input ids:int32[1,128] --target tflite
     """
     from functools import partial
 
     from edgekit.checkpoint import embedded_checkpoint_path, load_checkpoint
     from edgekit.cli.output import print_json, split_list, stderr
     from edgekit.cli.sweeps import parse_samples
+    from edgekit.export.foreign import TextChoice, is_foreign, open_foreign, refuse_foreign_options
     from edgekit.export.plan import plan_exports
 
-    if checkpoint is None:
-        checkpoint = embedded_checkpoint_path()
-        stderr.print("No checkpoint given: exporting the embedded model, language-id (40 languages of interface text).")
     samples = parse_samples(eval_samples)
-    loaded = load_checkpoint(checkpoint)
     asked = _parse_lengths(sequence_length or [])
+    foreign = None
+    if source is not None and is_foreign(source):
+        texts = TextChoice(samples, calibration_data, num_calibration_samples)
+        options = {"pooling": pooling, "normalize": normalize, "trust_remote_code": trust_remote_code}
+        foreign = open_foreign(source, task=task, inputs=inputs or [], lengths=asked, texts=texts, **options)
+        asked = foreign.lengths
+    else:
+        refuse_foreign_options(task=task, pooling=pooling, normalize=normalize, inputs=inputs, trust=trust_remote_code)
+        if source is None:
+            text = "No checkpoint given: exporting the embedded model, language-id (40 languages of interface text)."
+            stderr.print(text)
+        loaded = load_checkpoint(Path(source) if source is not None else embedded_checkpoint_path())
     plan = partial(
         plan_exports,
-        loaded.name,
-        loaded.config,
+        foreign.subject.name if foreign else loaded.name,
+        foreign.model if foreign else loaded.config,
         targets=split_list(target or ["tflite"]),
         schemes=split_list(quantize or ["none"]),
         via=split_list(via or []),
@@ -121,30 +163,37 @@ def run_export(
         force=force,
         rewrites=split_list(rewrite or []),
         coreml=_coreml_options(
-            minimum_deployment_target, asked, multifunction=multifunction, author=author, license=license
+            minimum_deployment_target,
+            () if not foreign and asked == (loaded.config.max_length,) else asked,
+            multifunction=multifunction,
+            author=author,
+            license=license,
         ),
-        by_default=not asked,
+        by_default=not asked and not foreign,
     )
     plans = plan(lengths=asked)
-    if not asked and not dry_run and not any(each.problem for each in plans):
+    if not asked and not foreign and not dry_run and not any(each.problem for each in plans):
         plans = plan(lengths=_choose_lengths(loaded, plans, samples))
     if dry_run:
         _show_plans(plans, as_json=as_json)
         raise typer.Exit(code=1 if any(plan.problem for plan in plans) else 0)
 
-    from edgekit.export.pipeline import export_checkpoint
+    from edgekit.export.pipeline import export_checkpoint, export_subject
 
-    calibration = _calibrate(loaded, plans, calibration_data, num_calibration_samples)
+    calibration = None if foreign else _calibrate(loaded, plans, calibration_data, num_calibration_samples)
     with ExportProgress([plan.name for plan in plans]) as progress:
-        outcomes = export_checkpoint(
-            loaded,
-            plans,
-            eval_samples=samples,
-            force=force,
-            timeout_s=timeout,
-            calibration=calibration,
-            on_stage=progress.show,
-        )
+        if foreign:
+            outcomes = export_subject(foreign.subject, plans, force=force, timeout_s=timeout, on_stage=progress.show)
+        else:
+            outcomes = export_checkpoint(
+                loaded,
+                plans,
+                eval_samples=samples,
+                force=force,
+                timeout_s=timeout,
+                calibration=calibration,
+                on_stage=progress.show,
+            )
     if as_json:
         print_json([_as_dict(outcome) for outcome in outcomes])
     else:
@@ -340,5 +389,7 @@ def _complain(outcomes: "list[Outcome]") -> None:
             why = parity.note or f"|Δ| {parity.max_abs_difference:.2g} is over the tolerance {parity.tolerance:.2g}"
             stderr.print(f"edgekit: error: {outcome.plan.path} is written as failed: {why}", markup=False)
     good = next((outcome for outcome in outcomes if outcome.ok), None)
-    if good:
+    if good and good.manifest and good.manifest.task in ("classify", "text-classification"):
         stderr.print(f'Next: edgekit predict {good.plan.path} "Datei speichern"', markup=False)
+    elif good:
+        stderr.print(f"Next: {good.plan.path}/README.md shows how to call it", markup=False)

@@ -92,10 +92,14 @@ def parity_text(parity: Parity) -> str:
     lossy = parity.labels_changed_tolerance < 1
     verdict = "close" if lossy else "equal"
     if parity.verdict != "within-tolerance":
-        verdict = f"FAILED (tolerance {parity.tolerance:.1e})"
-    changed = f"{parity.labels_changed} of {parity.steps} labels changed"
+        verdict = f"FAILED ({parity.note or f'tolerance {parity.tolerance:.1e}'})"
+    said = [verdict, f"|Δ| ≤ {parity.max_abs_difference:.1e}"]
+    if parity.labels_changed is not None:
+        said.append(f"{parity.labels_changed} of {parity.labels or parity.steps} labels changed")
+    if parity.cosine is not None:
+        said.append(f"cosine {parity.cosine:.6f}")
     evaluated = " (evaluated by edgekit)" if parity.evaluated else ""
-    return f"{verdict}, |Δ| ≤ {parity.max_abs_difference:.1e}, {changed}{evaluated}"
+    return f"{', '.join(said)}{evaluated}"
 
 
 def accuracy_text(accuracy: Accuracy) -> str:

@@ -158,9 +158,11 @@ def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
     from edgekit.export.recipes import schemes_of
     from edgekit.export.schemes import tolerance_of
     from edgekit.proof.prove import prove_file
+    from edgekit.proof.tokens import check_tokens
 
     bundle = open_bundle(path)
     check_files(bundle)
+    check_tokens(bundle)
     manifest = bundle.manifest
     if manifest.compiled:
         from edgekit.export.compilers.pipeline import prove_again
@@ -173,6 +175,7 @@ def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
         bundle.golden_path,
         relative_tolerance=tolerance.relative,
         labels_changed_tolerance=tolerance.labels_changed,
+        cosine_tolerance=tolerance.cosine,
         population=manifest.accuracy.population,
         accuracy_note="" if manifest.accuracy.samples else manifest.accuracy.note,
     )

@@ -86,6 +86,8 @@ def refuse_rewrite(rewrites: Sequence[str], config: TransformerConfig, *, recipe
     changed = [name for name in rewrites if name in _CHANGE_MATRICES]
     if recipe and changed:
         return f"{changed[0]} makes other matrices than the modules that a recipe names: leave one of them out"
+    if changed and (config.kv_heads != config.num_heads or not config.linear_bias):
+        return f"{changed[0]} is offered for attention with biases and as many heads of keys as of queries"
     return None
 
 

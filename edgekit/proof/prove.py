@@ -80,6 +80,7 @@ def prove_file(
     *,
     relative_tolerance: float,
     labels_changed_tolerance: float,
+    cosine_tolerance: float,
     population: int,
     accuracy_note: str,
     max_steps: int | None = None,
@@ -95,7 +96,7 @@ def prove_file(
             golden, golden_path = take_steps(golden, max_steps), Path(folder, "golden.npz")
             write_golden(golden_path, golden)
         produced = replay_steps(model, runtime, golden_path).produced
-    parity = compare_outputs(golden, produced, relative_tolerance, labels_changed_tolerance)
+    parity = compare_outputs(golden, produced, relative_tolerance, labels_changed_tolerance, cosine_tolerance)
     if is_evaluated(runtime):
         parity = parity.model_copy(update={"evaluated": EVALUATED})
     if accuracy_note or not np.any(golden.labels >= 0):

@@ -187,10 +187,13 @@ def _prove(model: Path, golden: Path, manifest: Manifest, max_steps: int) -> Pro
         golden,
         relative_tolerance=tolerance.relative,
         labels_changed_tolerance=tolerance.labels_changed,
+        cosine_tolerance=tolerance.cosine,
         population=manifest.accuracy.population,
         accuracy_note="" if manifest.accuracy.samples else manifest.accuracy.note,
         max_steps=max_steps,
     )
-    stands_in = f"ran on {manifest.compiled.ran_on}, which stands in for {manifest.compiled.device}"
+    stands_in = f"ran on {manifest.compiled.ran_on}"
+    if manifest.compiled.device in QUALCOMM_SOCS:
+        stands_in += f", which stands in for {manifest.compiled.device}"
     parity = proof.parity.model_copy(update={"note": "; ".join(filter(None, (proof.parity.note, stands_in)))})
     return Proof(parity=parity, accuracy=proof.accuracy)

@@ -118,7 +118,7 @@ def _row(bundle: Bundle, problem: str, measurement: Measurement | None) -> Schem
     golden = read_golden(bundle.golden_path)
     parity = _parity(bundle, golden, produced)
     facts: dict[str, Any] = {"parity": parity}
-    if parity.labels_changed is not None:
+    if parity.labels_changed is not None and parity.labels is None:
         facts |= {"accuracy": accuracy_change(golden, produced), "changed_texts": _changed(bundle, golden, produced)}
     if not np.any(golden.labels >= 0):
         facts["note"] = f"parity only: {manifest.accuracy.note or 'its texts have no labels'}"
@@ -132,7 +132,8 @@ def _parity(bundle: Bundle, golden: Golden, produced: Golden) -> Parity:
     recorded = bundle.manifest.parity
     largest = max(1.0, recorded.max_abs_reference or 0.0)
     tolerance = (recorded.tolerance or 0.0) / largest
-    found = compare_outputs(golden, produced, tolerance, recorded.labels_changed_tolerance)
+    cosine = recorded.cosine_tolerance or 0.0
+    found = compare_outputs(golden, produced, tolerance, recorded.labels_changed_tolerance, cosine)
     return found.model_copy(update={"evaluated": EVALUATED if is_evaluated(bundle.manifest.runtime) else ""})
 
 
