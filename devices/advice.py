@@ -88,13 +88,13 @@ def _all(evidence: Evidence) -> Iterator[Suggestion]:
     if made.parity.verdict == "failed":
         yield from _after_failure(evidence, "its outputs are wrong there")
         return
-    fallback = fallen_back(made.accelerator, made.coverage)
-    yield from _for_coverage(evidence, made.coverage)
-    if fallback:
-        yield from _after_failure(evidence, fallback)
     if evidence.accelerator == "cpu":
         yield from _on_cpu(evidence, made)
-    elif evidence.cpu:
+        return
+    yield from _for_coverage(evidence, made.coverage)
+    if fallback := fallen_back(made.accelerator, made.coverage):
+        yield from _after_failure(evidence, fallback)
+    if evidence.cpu:
         yield from _for_speed(evidence, made, evidence.cpu)
 
 
