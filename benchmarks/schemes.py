@@ -4,17 +4,22 @@ python benchmarks/schemes.py            all rows, into the README
 python benchmarks/schemes.py --check    one row again, compared with the saved one (what CI runs)
 python benchmarks/schemes.py CHECKPOINT the table of another checkpoint, printed only
 python benchmarks/schemes.py --target tflite,onnx    these targets' rows again, the others' as saved
+python benchmarks/schemes.py --report report.html    all rows, into the README, then the report of these same files
 
 `mixed` is the smallest recipe that `edgekit search` finds within 0.3 points on the validation part, exported and
 measured as the others: on the test part, which the search never saw.
 """
 
+import argparse
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tables
 
+from edgekit.bundle import find_bundles
 from edgekit.checkpoint import embedded_checkpoint_path
 from edgekit.export.schemes import SCHEMES
 from edgekit.export.targets import ALL
@@ -44,17 +49,15 @@ def main() -> None:
     if "--check" in sys.argv:
         check_one_row()
         return
-    targets = tuple(sys.argv[sys.argv.index("--target") + 1].split(",")) if "--target" in sys.argv else ALL
-    paths = [Path(argument) for argument in sys.argv[1:]] if targets == ALL else []
+    options = arguments()
+    targets = tuple(options.target.split(",")) if options.target else ALL
     saved = [] if targets == ALL else tables.load_result("schemes")["rows"]
+    checkpoint = options.checkpoint or embedded_checkpoint_path()
     rows = []
     for target in ALL:
-        if target in targets:
-            rows += measure(paths[0] if paths else embedded_checkpoint_path(), target)
-        else:
-            rows += [row for row in saved if row["target"] == target]
+        rows += measure(checkpoint, target) if target in targets else [row for row in saved if row["target"] == target]
     table = markdown_table(HEADERS, [as_cells(row) for row in rows])
-    if paths:
+    if options.checkpoint:
         print(table)
     else:
         tables.save_result("schemes", COMMAND, rows)
@@ -65,8 +68,35 @@ def main() -> None:
         )
         note += "; ".join(in_words(row) for row in rows if "recipe" in row) + "."
         tables.put_in_readme("schemes", table, note)
+    if options.report:
+        report(checkpoint, targets, options.report)
     if not all(row["ok"] for row in rows):
         raise SystemExit("a file was not made, or is not within its scheme's tolerance")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line, but for --check."""
+    parser = argparse.ArgumentParser(description="Every offered cell of scheme × target, on the whole test set.")
+    parser.add_argument("checkpoint", nargs="?", type=Path)
+    parser.add_argument("--target", help="these targets only, separated by commas")
+    parser.add_argument("--report", type=Path, help="also the quantization report of the files: .html, .md or .json")
+    options = parser.parse_args()
+    if options.checkpoint and options.target:
+        parser.error("--target is for the embedded model, whose other rows are saved")
+    return options
+
+
+def report(checkpoint: Path, targets: Sequence[str], output: Path) -> None:
+    """The report of every file that was measured, and of the checkpoint by module."""
+    bundles = [path for target in targets for path in find_bundles(folder_of(checkpoint, target))]
+    title = f"{checkpoint.name}: every target and scheme"
+    command = [sys.executable, "-P", "-m", "edgekit", "report", checkpoint, *bundles, "--title", title, "-o", output]
+    subprocess.run([*map(str, command), "--only", "quantization"], check=True)
+
+
+def folder_of(checkpoint: Path, target: str) -> Path:
+    """Where the bundles of a target are made."""
+    return tables.WORK / f"schemes-{checkpoint.name}-{target}"
 
 
 def measure(checkpoint: Path, target: str, *schemes: str) -> list[dict[str, Any]]:
@@ -75,7 +105,7 @@ def measure(checkpoint: Path, target: str, *schemes: str) -> list[dict[str, Any]
     if not schemes and target in MIXED:
         offered += (search(checkpoint, target),)
     options = ("--target", target, "--quantize", ",".join(offered), "--eval-samples", "all")
-    rows = tables.export_rows(f"schemes-{checkpoint.name}-{target}", checkpoint, *options)
+    rows = tables.export_rows(folder_of(checkpoint, target).name, checkpoint, *options)
     whole = next((row["size_bytes"] for row in rows if row["scheme"] == "none"), None)
     return [row | {"ratio": row["size_bytes"] / whole if whole and "size_bytes" in row else None} for row in rows]
 

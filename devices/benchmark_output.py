@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from edgekit.devices.coverage import read_delegate_lines
-from edgekit.measurement import Coverage
+from edgekit.measurement import Accelerator, Coverage
 
 _STATS = re.compile(r"\bcount=\d+\b.*")
 _PAIR = re.compile(r"(\w+)=(-?[\d.]+(?:e[+-]?\d+)?|nan|inf)")
@@ -50,7 +50,7 @@ def parse_flags(text: str) -> frozenset[str]:
     return frozenset(_FLAG.findall(text))
 
 
-def parse_output(text: str) -> ToolOutput | None:
+def parse_output(text: str, accelerator: Accelerator = "cpu") -> ToolOutput | None:
     """The result in what the tool printed, standard error included; None where it ended before there was one.
 
     The last of its "count=" lines is the result only where the line of timings follows: before that it may be the
@@ -79,7 +79,7 @@ def parse_output(text: str) -> ToolOutput | None:
         warmup_ms=times.get("Warmup (avg)"),
         init_memory_bytes=int(float(memory[1]) * 2**20) if memory else None,
         peak_memory_bytes=int(float(memory[2]) * 2**20) if memory else None,
-        coverage=read_delegate_lines(text),
+        coverage=read_delegate_lines(text, accelerator),
     )
 
 

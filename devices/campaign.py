@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgekit.bundle import MANIFEST, Bundle, file_sha256
+from edgekit.devices.accelerators import OFFERED
 from edgekit.devices.benchmark_model import BenchmarkTool
 from edgekit.devices.device import Device
 from edgekit.devices.measure import Candidate, Interrupted, measure_bundle, measure_interleaved
@@ -20,11 +21,15 @@ from edgekit.results import Results, save_beside
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One thing to measure: a bundle on a device, by the name the user gave it, with an accelerator."""
+    """One thing to measure: a bundle on a device, by the name the user gave it, with an accelerator.
+
+    `beside` is a cell that nobody asked for: the CPU, for the accelerators of the same bundle to stand beside.
+    """
 
     bundle: Bundle
     device: str
     accelerator: str = "cpu"
+    beside: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -126,6 +131,7 @@ class _Campaign:
         self._plan, self._results, self._observer = plan, results, observer
         self._session, self._label = session, label
         self.all_complete = True
+        self._measured: set[tuple[Path, str]] = set()
 
     def tell_what_is_done(self) -> set[str]:
         """The keys of the cells that the session has; each is told to the observer."""
@@ -141,9 +147,11 @@ class _Campaign:
         try:
             with open_device(name) as device:
                 for group in self._groups(cells):
-                    self._observer.on_start(group)
                     for _ in group:
                         waiting.pop(0)
+                    if self._is_idle(group):
+                        continue
+                    self._observer.on_start(group)
                     self._measure(device, group)
         except EdgekitError as error:
             for cell in waiting:
@@ -151,6 +159,10 @@ class _Campaign:
 
     def _groups(self, cells: list[Cell]) -> Iterator[list[Cell]]:
         yield from [cells] if self._plan.interleave else ([cell] for cell in cells)
+
+    def _is_idle(self, group: list[Cell]) -> bool:
+        """Whether a cell would stand beside nothing: its bundle was measured on no accelerator of the device."""
+        return len(group) == 1 and group[0].beside and (group[0].bundle.path, group[0].device) not in self._measured
 
     def _measure(self, device: Device, cells: list[Cell]) -> None:
         """Measure one cell, or several in turns; only a lost device is an error of more than these cells."""
@@ -169,7 +181,9 @@ class _Campaign:
 
     def _run(self, device: Device, cells: list[Cell]) -> tuple[Measurement, ...]:
         plan, told = self._plan, self._observer.on_progress
-        candidates = [Candidate(bundle=c.bundle, accelerator=c.accelerator, runtime=plan.runtime) for c in cells]
+        candidates = [
+            Candidate(bundle=c.bundle, accelerator=c.accelerator, runtime=_runtime(plan.runtime, c)) for c in cells
+        ]
         if plan.interleave:
             return measure_interleaved(
                 device,
@@ -185,7 +199,7 @@ class _Campaign:
                 candidates[0].bundle,
                 accelerator=candidates[0].accelerator,
                 settings=plan.settings,
-                runtime=plan.runtime,
+                runtime=candidates[0].runtime,
                 benchmark_tool=plan.benchmark_tool,
                 on_progress=told,
             ),
@@ -206,8 +220,15 @@ class _Campaign:
                 self._tell(Outcome(cell=cell, measurement=kept, error=fault))
 
     def _tell(self, outcome: Outcome) -> None:
-        self.all_complete = self.all_complete and outcome.complete
+        self.all_complete = self.all_complete and (outcome.complete or outcome.cell.beside)
+        if outcome.measurement:
+            self._measured.add((outcome.cell.bundle.path, outcome.cell.device))
         self._observer.on_outcome(outcome)
+
+
+def _runtime(asked: str | None, cell: Cell) -> str | None:
+    """The runtime asked for; for a cell beside, the device's own where that one has no CPU."""
+    return None if cell.beside and asked and cell.accelerator not in OFFERED.get(asked, ()) else asked
 
 
 def _beside(cell: Cell, measurement: Measurement, store_error: str) -> Outcome:

@@ -20,6 +20,7 @@ class Collected:
     runtime_version: str = ""
     cold_start_ms: list[float] = field(default_factory=list)
     load_ms: list[float] = field(default_factory=list)
+    cached_load_ms: list[float] = field(default_factory=list)
     first_inference_ms: list[float] = field(default_factory=list)
     warmup_ms: list[float] = field(default_factory=list)
     warm: bool = True
@@ -43,6 +44,7 @@ class Collected:
         return Samples(
             cold_start_ms=tuple(self.cold_start_ms),
             load_ms=tuple(self.load_ms),
+            cached_load_ms=tuple(self.cached_load_ms),
             first_inference_ms=tuple(self.first_inference_ms),
             warmup_ms=tuple(self.warmup_ms),
             latency_ms=tuple(self.latency_ms),
@@ -59,7 +61,8 @@ class Collected:
         """Compare outputs of that device with the golden ones, by the tolerances that the bundle was exported with."""
         promised = bundle.manifest.parity
         relative = (promised.tolerance or 0.0) / max(1.0, promised.max_abs_reference or 0.0)
-        parity = compare_outputs(golden, produced, relative, promised.labels_changed_tolerance)
+        cosine = promised.cosine_tolerance or 0.0
+        parity = compare_outputs(golden, produced, relative, promised.labels_changed_tolerance, cosine)
         self.parity = device_parity(parity)
         if (golden.labels >= 0).any() and parity.max_abs_difference is not None:
             self.accuracy = score_outputs(golden, produced, bundle.manifest.accuracy.population).accuracy

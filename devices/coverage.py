@@ -3,16 +3,19 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from edgekit.devices.coverage_coreml import read_coreml_coverage
-from edgekit.measurement import Coverage, LeftBehind, OperatorTime
+from edgekit.devices.coverage_litert import find_reason, note_signatures, read_litert_coverage
+from edgekit.measurement import Accelerator, Coverage, LeftBehind, OperatorTime
 
 DELEGATE = "DELEGATE"
 _CPU_PROVIDER = "CPUExecutionProvider"
 #: a delegate's own name → the accelerator's, as it is shown
+_XNNPACK = "TfLiteXNNPackDelegate"
 _DELEGATES = {
-    "TfLiteXNNPackDelegate": "XNNPACK",
+    _XNNPACK: "XNNPACK",
     "TfLiteGpuDelegateV2": "GPU",
     "TfLiteNnapiDelegate": "NNAPI",
     "EdgeTpuDelegateForCustomOp": "Edge TPU",
@@ -24,15 +27,25 @@ _REPLACING = re.compile(
 Node = tuple[str, Sequence[int], Sequence[int]]  # operator, inputs, outputs as numbers of tensors
 
 
-def read_coverage(assignment: Mapping[str, Any], accelerator: str = "XNNPACK") -> Coverage:
-    """Coverage from the runner's `assignment` event; `accelerator` is whose DELEGATE nodes those of TFLite are."""
-    if assignment.get("format") == "tflite":
-        found = _tflite([(str(op), i, o) for op, i, o in assignment["nodes"]], accelerator)
-        several = assignment.get("signatures", 1) > 1
-        return found.model_copy(update={"note": "nodes of the first of its signatures"}) if several else found
-    if assignment.get("format") == "onnxruntime":
-        return _onnxruntime(assignment["parts"])
-    if assignment.get("format") == "coreml":
+def read_coverage(assignment: Mapping[str, Any], accelerator: Accelerator = "cpu", log: str = "") -> Coverage:
+    """Coverage from the runner's `assignment` event of a run for this accelerator.
+
+    `log` is what the runtime wrote to standard error: LiteRT tells there only what its GPU and NPU parts took.
+    """
+    kind = assignment.get("format")
+    if fallback := assignment.get("fallback"):
+        reason = find_reason(accelerator, log)
+        note = fallback if not reason or reason in fallback else f"{fallback}: {reason}"
+        return Coverage(actual="CPU", nodes_on_accelerator=0, note=note)
+    if kind == "litert-compiled":
+        return read_litert_coverage(assignment, accelerator, log)
+    if kind == "tflite":
+        nodes = [(str(op), i, o) for op, i, o in assignment["nodes"]]
+        delegate = PurePosixPath(assignment.get("delegate", "")).name
+        return note_signatures(_tflite(nodes, delegate or "XNNPACK"), assignment)
+    if kind == "onnxruntime":
+        return _onnxruntime(assignment, accelerator)
+    if kind == "coreml":
         return read_coreml_coverage(assignment)
     return Coverage(actual="unknown", note="this runtime does not tell which node ran where")
 
@@ -60,15 +73,18 @@ def slice_delegated(nodes: Sequence[Node]) -> list[list[int]]:
     return partitions
 
 
-def read_delegate_lines(text: str) -> Coverage:
+def read_delegate_lines(text: str, accelerator: Accelerator = "cpu") -> Coverage:
     """Coverage from the lines in which a TFLite runtime tells what delegates took, as benchmark_model prints them.
 
-    The accelerator's line goes before XNNPACK's, which takes what is left over.
+    An accelerator's line goes before XNNPACK's, which takes what is left over and is never an accelerator's.
     """
     found = [(int(took), int(of), name, int(parts)) for took, of, name, parts in _REPLACING.findall(text)]
-    if not found:
-        return Coverage(actual="CPU", note="no delegate took a node, as far as the tool tells")
-    took, of, name, parts = next((line for line in found if line[2] != "TfLiteXNNPackDelegate"), found[0])
+    wanted = [line for line in found if line[2] != _XNNPACK] or (found if accelerator == "cpu" else [])
+    if not wanted:
+        nodes = found[0][1] if found else None
+        note = "no delegate took a node, as far as the tool tells" if accelerator == "cpu" else ""
+        return Coverage(actual="CPU", nodes=nodes, nodes_on_accelerator=None if accelerator == "cpu" else 0, note=note)
+    took, of, name, parts = wanted[0]
     left = (LeftBehind(operator="(not named)", count=of - took),) if of > took else ()
     return Coverage(
         actual=_DELEGATES.get(name, name), nodes=of, nodes_on_accelerator=took, partitions=parts, left_behind=left
@@ -98,8 +114,12 @@ def _tflite(nodes: Sequence[Node], accelerator: str) -> Coverage:
     )
 
 
-def _onnxruntime(parts: Sequence[tuple[str, Sequence[str]]]) -> Coverage:
-    """Parts are (provider, its operators); the CPU provider is the accelerator only where it is the only one."""
+def _onnxruntime(assignment: Mapping[str, Any], accelerator: Accelerator) -> Coverage:
+    """Parts are (provider, its operators); the CPU provider is the accelerator only where the CPU was asked for.
+
+    `partitions` tells whether there is a part for each partition, `device` which device the provider compiled for.
+    """
+    parts: Sequence[tuple[str, Sequence[str]]] = assignment["parts"]
     counts: Counter[str] = Counter()
     for provider, operators in parts:
         counts[provider] += len(operators)
@@ -107,13 +127,16 @@ def _onnxruntime(parts: Sequence[tuple[str, Sequence[str]]]) -> Coverage:
         return Coverage(actual="unknown", note="ONNX Runtime told of no node")
     others = [provider for provider in counts if provider != _CPU_PROVIDER]
     provider = max(others, key=counts.__getitem__) if others else _CPU_PROVIDER
-    left = Counter(operator for other, operators in parts if other != provider for operator in operators)
+    left = Counter(operator or "(not named)" for other, them in parts if other != provider for operator in them)
+    partitions = sum(1 for each, _ in parts if each == provider) if others else 1
+    names = (provider.removesuffix("ExecutionProvider"), assignment.get("device", "") if others else "")
     return Coverage(
-        actual=provider.removesuffix("ExecutionProvider"),
+        actual=" ".join(filter(None, names)),
         nodes=counts.total(),
-        nodes_on_accelerator=counts[provider],
-        partitions=sum(1 for each, _ in parts if each == provider) if others else 1,
+        nodes_on_accelerator=counts[provider] if others or accelerator == "cpu" else 0,
+        partitions=partitions if assignment.get("partitions", True) else None,
         left_behind=_left(left),
+        note=assignment.get("note", "") if others else "",
     )
 
 

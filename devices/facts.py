@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from edgekit.environments import SEPARATE, SHARED
 from edgekit.errors import DeviceError
 from edgekit.measurement import DeviceFacts
 from edgekit.processes import CompletedRun
 
 #: where `edgekit devices setup` puts the interpreter, below the home folder of the device
-SETUP_PYTHON = ".edgekit/env/bin/python"
+SETUP_PYTHON = f"{SHARED}/bin/python"
 _TIMEOUT_S = 120.0
 
 #: $1: the interpreter of devices.toml, or nothing, $2: SETUP_PYTHON. Lines of key=value; what the device does not have
@@ -54,6 +55,10 @@ grep -qsE "^(1a6e|18d1)" /sys/bus/usb/devices/*/idVendor &&
   grep -qsE "^(089a|9302)" /sys/bus/usb/devices/*/idProduct && say accelerator edgetpu
 for tool in benchmark_model /data/local/tmp/benchmark_model; do
   has "$tool" && say runtime.benchmark_model "$(command -v "$tool")"
+done
+shared=$HOME/$2
+for own in "${shared%/bin/python}"-*/bin/python; do
+  [ -x "$own" ] && name=${own%/bin/python} && say "environment.${name##*/env-}" "$own"
 done
 if [ -n "$1" ]; then set -- "$1"; else set -- "$HOME/$2" python3 python; fi
 for python in "$@"; do
@@ -111,6 +116,7 @@ def read_facts(device: _Runs, *, python: str = "") -> DeviceFacts:
         os=_first(said, "os"),
         python=found,
         runtimes=runtimes,
+        environments={name: said[f"environment.{name}"][0] for name in SEPARATE if f"environment.{name}" in said},
         accelerators=("cpu", *dict.fromkeys(said.get("accelerator", []))),
         cpu_flags=tuple(_first(said, "cpu_flags").split()),
     )

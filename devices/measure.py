@@ -22,6 +22,9 @@ from edgekit.measurement import Conditions, DeviceFacts, Measurement, Settings
 from edgekit.proof.golden import read_golden
 
 GRACE_S = 300.0
+#: settings that have to be equal for two measurements to be comparable, always and where they are not the default
+_COMPARED = {"num_threads", "pin_cores", "real_lengths"}
+_COMPARED_IF_SET = {"xnnpack", "delegate", "openvino_device"}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -107,7 +110,7 @@ def _measure(
     say = on_progress or (lambda _: None)
     facts = device.facts()
     tool = tool or find_benchmark_tool(device, facts)
-    plans = [_plan(candidate, facts, tool) for candidate in candidates]  # refusals come before any work
+    plans = [_plan(candidate, facts, tool, settings) for candidate in candidates]  # refusals come before any work
     at_start = read_conditions(device)
     _check_energy(settings, at_start)
     works = [
@@ -142,7 +145,7 @@ def _work_through(device: Device, works: Sequence[_Work], settings: Settings, sa
             _attempt(work, work.session.profile)
 
 
-def _plan(candidate: Candidate, facts: DeviceFacts, tool: BenchmarkTool | None) -> RunPlan:
+def _plan(candidate: Candidate, facts: DeviceFacts, tool: BenchmarkTool | None, settings: Settings) -> RunPlan:
     check_files(candidate.bundle)
     return plan_run(
         candidate.bundle.manifest,
@@ -150,6 +153,7 @@ def _plan(candidate: Candidate, facts: DeviceFacts, tool: BenchmarkTool | None) 
         accelerator=candidate.accelerator,
         runtime=candidate.runtime,
         has_tool=tool is not None,
+        delegate=settings.delegate,
     )
 
 
@@ -163,7 +167,7 @@ def _open_session(
     say: OnProgress,
 ) -> Session:
     if plan.runtime == BENCHMARK_MODEL and tool is not None:
-        return ToolSession(device, candidate.bundle, tool, settings, grace_s=grace_s, say=say)
+        return ToolSession(device, candidate.bundle, tool, plan, settings, grace_s=grace_s, say=say)
     return RunnerSession(device, candidate.bundle, plan, settings, grace_s=grace_s, say=say)
 
 
@@ -277,6 +281,7 @@ def _fingerprint(work: _Work, facts: DeviceFacts, settings: Settings) -> str:
         "device": facts.model_dump(include={"address", "model", "soc", "machine", "cores", "memory_bytes", "os"}),
         "runtime": [work.plan.runtime, work.session.collected.runtime_version, work.session.tool],
         "accelerator": work.plan.accelerator,
-        "settings": settings.model_dump(include={"num_threads", "pin_cores", "real_lengths"}, mode="json"),
+        "settings": settings.model_dump(include=_COMPARED, mode="json")
+        | settings.model_dump(include=_COMPARED_IF_SET, exclude_defaults=True, mode="json"),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

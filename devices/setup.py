@@ -1,4 +1,7 @@
-"""Prepares a board: an environment of its own with numpy and one runtime. No root, nothing else installed."""
+"""Prepares a board: an environment of its own with numpy and one runtime. No root, nothing else installed.
+
+Runtimes of `environments.SEPARATE` get one each, on this machine as well.
+"""
 
 import json
 import shutil
@@ -10,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.devices.device import Device
-from edgekit.devices.facts import SETUP_PYTHON
 from edgekit.devices.setup_scripts import CHECK, EXCHANGE, MAKE, PROBE, SAID
+from edgekit.environments import SEPARATE, environment_folder
 from edgekit.errors import DeviceError, RefusedError, UnknownNameError
 from edgekit.processes import CompletedRun, OnLine, run_process
 
@@ -21,6 +24,15 @@ RUNTIMES: dict[str, tuple[tuple[str, ...], str]] = {
     # 2.14, the last of its name, was built against numpy 1 and can't be imported beside numpy 2
     "tflite-runtime": (("tflite-runtime", "numpy<2"), "tflite_runtime.interpreter"),
     "onnxruntime": (("onnxruntime", "numpy"), "onnxruntime"),
+    # pinned: how each tells of what it took was read from these versions
+    # onnx and litert: contexts compiled into TFLite files are taken out and run there as well
+    "onnxruntime-qnn": (
+        ("onnxruntime-qnn==2.7.0", "onnxruntime==1.31.1", "onnx==1.23.2", "ai-edge-litert==2.3.0", "numpy"),
+        "onnxruntime_qnn",
+    ),
+    "onnxruntime-webgpu": (("onnxruntime-webgpu==1.27.0", "numpy"), "onnxruntime"),
+    "onnxruntime-openvino": (("onnxruntime-openvino==1.24.1", "numpy"), "onnxruntime"),
+    "litert-openvino": (("ai-edge-litert==2.3.0", "openvino==2026.3.1", "numpy"), "openvino"),
 }
 _PIP_TIMEOUT_S = 3600.0
 _PIP = ("--disable-pip-version-check", "--no-cache-dir", "--progress-bar", "off", "--retries", "2", "--timeout", "20")
@@ -73,7 +85,7 @@ def set_up(
     wheels: Path | None = None,
     on_progress: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
-    """Make `~/.edgekit/env` on an entered device; what was there before is replaced once the new one works.
+    """Make a runtime's environment on an entered device; what was there before is replaced once the new one works.
 
     `offline`: wheels are fetched on this machine for the board's platform and copied; `wheels` is a folder of such.
     Without `runtime`, litert, or tflite-runtime where litert has no wheel for the board.
@@ -82,11 +94,14 @@ def set_up(
     """
     if runtime is not None and runtime not in RUNTIMES:
         raise UnknownNameError("runtime", runtime, RUNTIMES)
-    if device.address == "local":
-        raise RefusedError("this machine is no board to set up: pip install 'edgekit-toolkit[devices]' here")
+    if device.address == "local" and runtime not in SEPARATE:
+        raise RefusedError(
+            "this machine is no board to set up: pip install 'edgekit-toolkit[devices]' here; with --runtime, "
+            f"{', '.join(SEPARATE)} get an environment of their own"
+        )
     board = _probe(device)
     on_progress(f"Python {board.version_text} on {board.machine}, {board.libc or 'no glibc'}")
-    environment = _Environment(device, board, on_progress)
+    environment = _Environment(device, board, on_progress, environment_folder(runtime or "litert"))
     environment.make()
     names = [runtime] if runtime else ["litert", "tflite-runtime"]
     for name in names:
@@ -103,7 +118,8 @@ def set_up(
 
 
 def _probe(device: Device) -> Board:
-    run = device.run(["python3", "-c", PROBE], timeout_s=120)
+    python = sys.executable if device.address == "local" else "python3"  # whose version the wheels are chosen for
+    run = device.run([python, "-c", PROBE], timeout_s=120)
     if run.returncode in (126, 127):
         raise DeviceError(
             f"{device.address} has no python3: install it there (on a phone, bench needs benchmark_model instead)",
@@ -121,9 +137,9 @@ def _probe(device: Device) -> Board:
 class _Environment:
     """The environment while it is made, beside the one that is in use."""
 
-    def __init__(self, device: Device, board: Board, on_progress: OnLine) -> None:
+    def __init__(self, device: Device, board: Board, on_progress: OnLine, folder: str) -> None:
         self._device, self._board, self._on_progress = device, board, on_progress
-        self._root = f"{board.home}/{SETUP_PYTHON.removesuffix('/bin/python')}"
+        self._root = f"{board.home}/{folder}"
         self._new = f"{self._root}.new"
         self._packages = ""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.bundle import Bundle
+from edgekit.devices.accelerators import RunPlan
 from edgekit.devices.benchmark_model import BenchmarkTool
 from edgekit.devices.benchmark_output import ToolOutput, failure_line, parse_flags, parse_output
 from edgekit.devices.collected import Collected, OnProgress
@@ -38,6 +39,7 @@ class ToolSession:
         device: Device,
         bundle: Bundle,
         tool: BenchmarkTool,
+        plan: RunPlan,
         settings: Settings,
         *,
         grace_s: float,
@@ -46,6 +48,7 @@ class ToolSession:
         self.collected = Collected(runtime_version=f"sha256 {tool.sha256[:12]}")
         self.tool = f"benchmark_model sha256:{tool.sha256}"
         self._device, self._bundle, self._binary, self._settings = device, bundle, tool, settings
+        self._accelerator = plan.accelerator
         self._grace_s, self._say = grace_s, say
         self._name = bundle.manifest.model
         self._golden = read_golden(bundle.golden_path)
@@ -83,6 +86,8 @@ class ToolSession:
         return asked.stdout + asked.stderr
 
     def _check_flags(self) -> None:
+        if self._accelerator != "cpu" and f"use_{self._accelerator}" not in self._flags:
+            raise RefusedError(f"this benchmark_model has no --use_{self._accelerator}: take another build of it")
         if _VALUES not in self._flags:
             raise RefusedError(f"this benchmark_model has no --{_VALUES}: without it ids are random; take a newer one")
         if len(self._layouts) > 1 and _SIGNATURE not in self._flags:
@@ -120,7 +125,7 @@ class ToolSession:
 
     def _run(self, step: int) -> ToolOutput:
         text = self._call(step)
-        result = parse_output(text)
+        result = parse_output(text, self._accelerator)
         if result is None:
             where = f"{self._name} was not measured by benchmark_model on {self._device.address}"
             raise RunnerError(f"{where}: it ended before its result: {failure_line(text)}")
@@ -158,6 +163,8 @@ class ToolSession:
             _VALUES: ",".join(f"{_escaped(tensor)}:{_escaped(path)}" for tensor, path in paths),
             _OUTPUTS: self._outputs,
             _SIGNATURE: golden.signature,
+            "use_xnnpack": str(settings.xnnpack).lower(),
+            **({f"use_{self._accelerator}": "true"} if self._accelerator != "cpu" else {}),
         }
         return [f"--{name}={value}" for name, value in wanted.items() if name in self._flags]
 

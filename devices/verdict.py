@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.devices.accelerators import fallen_back
+from edgekit.devices.accelerators import NNAPI_ADVICE, describe_coverage, fallen_back
 from edgekit.devices.conditions import hottest
 from edgekit.measurement import Accelerator, Conditions, Coverage, DeviceParity, Samples, Verdict
 from edgekit.statistics import summarize, trend
@@ -46,8 +46,8 @@ def judge(facts: Facts) -> tuple[Verdict, tuple[str, ...]]:
     """
     findings = [*_parity(facts), *_coverage(facts), *_proof(facts), *_throttling(facts), *_noise(facts)]
     if findings:
-        return findings[0][0], tuple(sentence for _, sentence in findings)
-    return "valid", tuple(_confirmation(facts))
+        return findings[0][0], (*(sentence for _, sentence in findings), *_taken(facts))
+    return "valid", (*_confirmation(facts), *_taken(facts))
 
 
 def relative(latency_ms: Sequence[float], groups: Sequence[int]) -> list[float]:
@@ -76,6 +76,16 @@ def _parity(facts: Facts) -> Iterator[Finding]:
 def _coverage(facts: Facts) -> Iterator[Finding]:
     if sentence := fallen_back(facts.accelerator, facts.coverage):
         yield "fell-back", sentence
+
+
+def _taken(facts: Facts) -> Iterator[str]:
+    """What an accelerator took of the work, whatever the verdict; that it took too little is a finding of its own."""
+    if facts.accelerator == "cpu":
+        return
+    if not fallen_back(facts.accelerator, facts.coverage):
+        yield describe_coverage(facts.accelerator, facts.coverage)
+    if facts.accelerator == "nnapi":
+        yield NNAPI_ADVICE
 
 
 def _throttling(facts: Facts) -> Iterator[Finding]:

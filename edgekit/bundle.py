@@ -4,7 +4,9 @@ NAME.edgekit/
   manifest.json     what it is, where it came from, what was measured; the sha256 of every other file
   manifest.sha256   of manifest.json, as `sha256sum -c manifest.sha256` reads it
   model.tflite      or model.onnx, model.mlpackage/, savedmodel/, model.pt2
-  tokenizer.json  labels.json  golden.npz  export.log
+  golden.npz  export.log
+  README.md         how to call it from Python, Kotlin, Swift and C++
+  tokenizer.json  tokens.json  labels.json  preprocessor_config.json     where the model has them
 """
 
 import hashlib
@@ -17,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from edgekit.errors import BundleError
-from edgekit.program import Framework, Signature, SourceRef
+from edgekit.program import Framework, Signature, SourceRef, Task
 
 SUFFIX = ".edgekit"
 MANIFEST, MANIFEST_SUM, GOLDEN, LABELS, TOKENIZER, LOG = (
@@ -28,6 +30,7 @@ MANIFEST, MANIFEST_SUM, GOLDEN, LABELS, TOKENIZER, LOG = (
     "tokenizer.json",
     "export.log",
 )
+TOKENS, PREPROCESSOR, README = "tokens.json", "preprocessor_config.json", "README.md"
 
 
 class _Record(BaseModel):
@@ -45,8 +48,9 @@ class Parity(_Record):
     """How far the outputs of the exported file are from the reference, over the golden steps.
 
     `tolerance` is absolute: the scheme's relative tolerance times max(1, max |reference|). `labels_changed_tolerance`
-    is the share of changed labels, in [0, 1], that the scheme may reach. `evaluated` says so where the file was not run
-    by a runtime of its own.
+    is the share of changed labels, in [0, 1], that the scheme may reach; of `labels`, where a step has several (None:
+    one each). `cosine` is the mean over steps of outputs that are no scores of labels, such as embeddings. `evaluated`
+    says so where the file was not run by a runtime of its own.
     """
 
     verdict: Literal["within-tolerance", "failed", "not-run"]
@@ -56,6 +60,9 @@ class Parity(_Record):
     max_abs_reference: float | None = None
     labels_changed: int | None = None
     labels_changed_tolerance: float = 1.0
+    labels: int | None = None
+    cosine: float | None = None
+    cosine_tolerance: float | None = None
     non_finite_outputs: int | None = None
     note: str = ""
     evaluated: str = ""
@@ -76,20 +83,58 @@ class Accuracy(_Record):
     note: str = ""
 
 
+class LeftOperator(_Record):
+    """Operators of one kind that a compiler left to the CPU: how many, the outputs of some of them, and why."""
+
+    operator: str
+    count: int
+    where: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class PartitionReport(_Record):
+    """What a compiler said of a file: how many of its operators it took, in how many partitions, and what it left."""
+
+    operators: int
+    operators_taken: int
+    partitions: int
+    left: tuple[LeftOperator, ...] = ()
+
+
+class CompiledFor(_Record):
+    """What a file was compiled for, and by what.
+
+    `device` is one device's name (SM8650, CPU, ethos-u85-256): such a file runs on no other, whatever a driver says.
+    `device_number` is the compiler's own number of it, where it has one; `source_sha256` the hash of the file that was
+    compiled; `ran_on` what stood in for the device in the proof, "" where it was not run.
+    """
+
+    compiler: str
+    compiler_version: str
+    accelerator: Literal["npu"]
+    device: str
+    device_number: int | None = None
+    source_sha256: str
+    report: PartitionReport
+    ran_on: str = ""
+
+
 class Manifest(_Record):
     """What `manifest.json` holds.
 
-    `scheme_details` tells what the scheme became in this target, as counted; `requires` what the file needs to run;
-    `target_options` what was asked of this target alone (the oldest iOS, sequence lengths, …).
+    `scheme_details` tells what the scheme became in this target, as counted; `rewrites` are those of `export
+    --rewrite`; `requires` what the file needs to run; `target_options` what was asked of this target alone (the oldest
+    iOS, sequence lengths, …); `compiled` what device the file was compiled for, if it was.
     """
 
     edgekit: Literal[1] = 1
     name: str
-    task: Literal["classify"]
+    task: Task
     target: str
     via: Framework
     scheme: str
     scheme_details: dict[str, Any]
+    rewrites: tuple[str, ...] = ()
     requires: dict[str, str] = {}
     target_options: dict[str, Any] = {}
     model: str
@@ -100,6 +145,7 @@ class Manifest(_Record):
     parity: Parity
     accuracy: Accuracy
     golden_texts: str
+    compiled: CompiledFor | None = None
     files: dict[str, FileRecord]
 
     @property

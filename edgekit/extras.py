@@ -22,11 +22,15 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tf2onnx": ("onnx", ("tf2onnx",)),
     "coremltools": ("coreml", ("coremltools",)),
     "torchao": ("qat", ("torchao",)),
+    "ethosu": ("ethos-u", ("ethos-u-vela",)),
+    "transformers": ("huggingface", ("transformers",)),
+    "huggingface_hub": ("huggingface", ("huggingface-hub",)),
     "ray": ("ray", ("ray",)),
     "polib": ("data", ("polib",)),
     "django": ("data", ("Django",)),
     "pyarrow": ("data", ("pyarrow",)),
     "tensorboard": ("data", ("tensorboard",)),
+    "sacrebleu": ("data", ("sacrebleu",)),
     "psycopg": ("postgresql", ("psycopg",)),
 }
 

@@ -17,6 +17,9 @@ ACCELERATORS: tuple[Accelerator, ...] = ("cpu", "gpu", "nnapi", "npu", "edgetpu"
 #: what Core ML may use of a Mac's or an iPhone's units, with the accelerator coreml
 ComputeUnits = Literal["cpu", "cpu+gpu", "cpu+ane", "all"]
 COMPUTE_UNITS: tuple[ComputeUnits, ...] = ("cpu", "cpu+gpu", "cpu+ane", "all")
+#: which device OpenVINO compiles for, with the accelerator npu: NPU is Intel's; CPU runs the same path without one
+OpenvinoDevice = Literal["CPU", "GPU", "NPU"]
+OPENVINO_DEVICES: tuple[OpenvinoDevice, ...] = ("CPU", "GPU", "NPU")
 
 
 class _Record(BaseModel):
@@ -27,8 +30,9 @@ class DeviceFacts(_Record):
     """What a device says of itself; None or empty where it does not say.
 
     `address` is what the user types: `local`, `ssh:user@host`, `adb:SERIAL`. `runtimes` maps a runtime (litert,
-    tflite-runtime, onnxruntime, benchmark_model) to its version there. `python` is the path of the interpreter that the
-    runner is started with: that of the environment made by `edgekit devices setup`, else the system's.
+    tflite-runtime, onnxruntime, benchmark_model) to its version there, `environments` one that has an environment of
+    its own to the interpreter of that. `python` is the path of the interpreter that the runner is started with
+    otherwise: that of the environment made by `edgekit devices setup`, else the system's.
     """
 
     address: str
@@ -42,6 +46,7 @@ class DeviceFacts(_Record):
     os: str = ""
     python: str | None = None
     runtimes: dict[str, str] = {}
+    environments: dict[str, str] = {}
     accelerators: tuple[str, ...] = ()
     cpu_flags: tuple[str, ...] = ()
 
@@ -68,15 +73,17 @@ class Samples(_Record):
     """Everything that was measured, unrounded and in order.
 
     `cold_*` have one entry a fresh process: from its start to the loaded file, of loading alone, and of the first
-    inference. `warmup_ms` and `latency_ms` are single inferences, timed as the runtimes' own tools do: the run of a
-    file whose inputs are in place. `transfer_ms` is what writing the inputs and reading the outputs took beside each of
-    `latency_ms` (0 where the runtime does both inside its run). `steps` tells which golden step each of `latency_ms`
-    ran, `rounds` in which turn of A B A B it was measured (empty: there was one). `curve` holds (seconds since the
-    start, median ms of a window, temperature or None) of `--sustained`.
+    inference; `cached_load_ms` has one for each further process whose runtime found its own cache of an earlier load
+    (empty where it keeps none). `warmup_ms` and `latency_ms` are single inferences, timed as the runtimes' own tools
+    do: the run of a file whose inputs are in place. `transfer_ms` is what writing the inputs and reading the outputs
+    took beside each of `latency_ms` (0 where the runtime does both inside its run). `steps` tells which golden step
+    each of `latency_ms` ran, `rounds` in which turn of A B A B it was measured (empty: there was one). `curve` holds
+    (seconds since the start, median ms of a window, temperature or None) of `--sustained`.
     """
 
     cold_start_ms: tuple[float, ...] = ()
     load_ms: tuple[float, ...] = ()
+    cached_load_ms: tuple[float, ...] = ()
     first_inference_ms: tuple[float, ...] = ()
     warmup_ms: tuple[float, ...] = ()
     latency_ms: tuple[float, ...] = ()
@@ -119,7 +126,11 @@ class Coverage(_Record):
 
 
 class Settings(_Record):
-    """How it was measured, as asked for on the command line; `rounds`: the turns of each candidate in A B A B …."""
+    """How it was measured, as asked for on the command line.
+
+    `xnnpack` False runs TFLite files with TFLite's own kernels on the CPU. `delegate` is PATH[:key=value,…] of an
+    external TFLite delegate on the device. `rounds`: the turns of each candidate in A B A B ….
+    """
 
     num_threads: int = 1
     num_runs: int = 50
@@ -134,6 +145,9 @@ class Settings(_Record):
     real_lengths: bool = True
     energy: bool = False
     compute_units: ComputeUnits = "all"
+    xnnpack: bool = True
+    delegate: str = ""
+    openvino_device: OpenvinoDevice = "NPU"
     rounds: int = 1
 
 

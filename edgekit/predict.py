@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgekit.bundle import MANIFEST, TOKENIZER, Bundle, Manifest, open_bundle, read_labels
 from edgekit.checkpoint import Checkpoint, load_checkpoint
-from edgekit.proof.golden import Golden, Step, stack_outputs, write_golden
+from edgekit.proof.golden import Golden, Step, fit_inputs, stack_outputs, write_golden
 from edgekit.proof.parity import OUTPUT
 from edgekit.proof.replay import replay_steps
 from edgekit.sources.checkpoint import checkpoint_logits
@@ -54,8 +54,9 @@ def _bundle_logits(bundle: Bundle, texts: Sequence[str]) -> NDArray[np.float64]:
 def _text_step(manifest: Manifest, ids: Sequence[int]) -> Step:
     length = manifest.length_for(len(ids))
     padded, mask = pad_ids([ids[:length]], length)
-    signature = manifest.lengths.get(length, manifest.signatures[0].name)
-    return Step(signature=signature, inputs={"ids": padded, "mask": mask})
+    name = manifest.lengths.get(length, manifest.signatures[0].name)
+    signature = next(each for each in manifest.signatures if each.name == name)
+    return fit_inputs((Step(signature=name, inputs={"ids": padded, "mask": mask}),), signature)[0]
 
 
 def _checkpoint_logits(checkpoint: Checkpoint, texts: Sequence[str]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """What exporters work on: a Program and its Signatures, and the SourceRef that names one across processes."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,6 +9,23 @@ Framework = Literal["torch", "tensorflow"]
 #: the axis of a dynamic length, in files that name their axes
 LENGTH = "length"
 FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
+#: what edgekit's own models are for: the encoder, the decoder, the encoder–decoder
+ModelTask = Literal["classify", "generate", "translate"]
+MODEL_TASKS: tuple[ModelTask, ...] = get_args(ModelTask)
+#: what anything exportable is for: `custom` is the user's module; those that are not edgekit's own are transformers'
+Task = Literal[
+    "classify",
+    "generate",
+    "translate",
+    "text-classification",
+    "token-classification",
+    "feature-extraction",
+    "fill-mask",
+    "question-answering",
+    "image-classification",
+    "custom",
+]
+Pooling = Literal["none", "mean", "cls", "max"]
 
 
 class TensorSpec(BaseModel):
@@ -51,17 +68,35 @@ class Program:
     signatures: tuple[Signature, ...]
 
 
-class SourceRef(BaseModel):
-    """Names something exportable, so that a worker process can build the Program from it.
+class SourceOptions(BaseModel):
+    """What the user decided about a source that is not a checkpoint.
 
-    `framework` is the one to build it in; `sha256` the hash of the content that was named, so that a source that
-    changes between two workers is noticed.
+    `length` is in tokens (None: not a text model, or its own); `inputs` are those of a factory as typed,
+    `ids:int32[1,128]`; `folder` is where a factory's module is looked for first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["checkpoint"]
+    length: int | None = None
+    pooling: Pooling = "none"
+    normalize: bool = False
+    trust_remote_code: bool = False
+    inputs: tuple[str, ...] = ()
+    folder: str = ""
+
+
+class SourceRef(BaseModel):
+    """Names something exportable, so that a worker process can build the Program from it.
+
+    `path` is that of a folder or file, or `package.module:function` of a factory. `framework` is the one to build it
+    in; `sha256` the hash of the content that was named, so that a source that changes between two workers is noticed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["checkpoint", "huggingface", "factory", "file"]
     path: str
     framework: Framework
-    task: Literal["classify"]
+    task: Task
     sha256: str
+    options: SourceOptions = SourceOptions()

@@ -11,6 +11,7 @@ from edgekit.errors import ExportError
 from edgekit.export.coreml_workarounds import workarounds
 from edgekit.export.torch_modules import without_stack_traces
 from edgekit.extras import require
+from edgekit.sources.torch_outputs import named_tensors
 
 ct = require("coremltools", "converting to Core ML")
 
@@ -67,20 +68,9 @@ class _Flat(nn.Module):
 
     def forward(self, *args: Tensor) -> tuple[Tensor, ...]:
         """Call the module and note the outputs' names."""
-        found = dict(_tensors(self.module(*args), "output"))
+        found = dict(named_tensors(self.module(*args)))
         self.names = tuple(found)
         return tuple(found.values())
-
-
-def _tensors(value: Any, name: str) -> Any:
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _tensors(each, str(key))
-    elif isinstance(value, (tuple, list)):
-        for index, each in enumerate(value):
-            yield from _tensors(each, f"{name}_{index}")
 
 
 def _first_that_converts(

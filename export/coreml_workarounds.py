@@ -217,6 +217,18 @@ def _where(context: Any, node: Any) -> None:
     ops.where(context, node)  # which gives both branches one dtype; its own for scalars passes them on as they are
 
 
+@_torch_operator("gelu")
+def _gelu(context: Any, node: Any) -> None:
+    """gelu(x, approximate="none"), where torch.export gives `approximate` by name."""
+    from coremltools.converters.mil import Builder
+    from coremltools.converters.mil.frontend.torch import ops
+
+    inputs = ops._get_inputs(context, node, min_expected=1)
+    approximate = _argument(context, node, inputs, 1, "approximate")
+    by_tanh = approximate is not None and approximate.val == "tanh"
+    context.add(Builder.gelu(x=inputs[0], mode="TANH_APPROXIMATION" if by_tanh else "EXACT", name=node.name))
+
+
 def _erfc(stack: ExitStack) -> None:
     """1 - erf(x)."""
     from coremltools.converters.mil import Builder
@@ -346,6 +358,13 @@ WORKAROUNDS = (
         versions=_PINNED,
         failure="where(condition, number, tensor): 'select' is given two dtypes, or the overload is unknown",
         install=_where,
+    ),
+    Workaround(
+        name="gelu",
+        framework="torch",
+        versions=_PINNED,
+        failure="gelu(x, approximate='tanh') of torch.export converts, to the exact GELU: 5e-4 of difference",
+        install=_gelu,
     ),
     Workaround(
         name="Erfc",

@@ -10,7 +10,7 @@ from edgekit.export.recipes import Recipe
 from edgekit.export.schemes import CALIBRATED, SCHEMES
 from edgekit.program import Signature, SourceRef
 
-Operation = Literal["convert", "reference", "compress", "score"]
+Operation = Literal["convert", "reference", "compress", "score", "prepare"]
 TargetName = Literal["tflite", "onnx", "coreml", "savedmodel", "pt2"]
 
 
@@ -38,10 +38,13 @@ class Job(_Record):
     - `score`: make, run and compare each recipe of `candidates` from the float32 file `input`, with the golden `steps`;
       add a line for each to `output`. With `timed`, latency too.
     - `reference`: run the module of `source` on the inputs of `steps` and write them, with its outputs, to `output`.
+    - `prepare`: run the module of a foreign `source`, on the texts of the file `texts`, and write what its bundles hold
+      beside the target file to the folder `output`.
 
     Paths are absolute. `calibration` are steps of real text for schemes that quantize activations with fixed ranges;
     `length` is the number of tokens of the program's inputs (None: the model's longest); `signatures` are those to
-    convert (none: the program's own); `coreml` what is asked of a Core ML package.
+    convert (none: the program's own); `rewrites` are done to it before it is converted; `coreml` is what is asked of a
+    Core ML package.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -58,8 +61,10 @@ class Job(_Record):
     length: int | None = Field(default=None, ge=1)
     signatures: tuple[Signature, ...] = ()
     steps: str | None = None
+    texts: str | None = None
     calibration: str | None = None
     coreml: CoremlOptions | None = None
+    rewrites: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check_operation(self) -> Self:
@@ -67,6 +72,7 @@ class Job(_Record):
             "convert": ("source", "target"),
             "compress": ("input", "target"),
             "reference": ("source", "steps"),
+            "prepare": ("source", "texts"),
             "score": ("source", "target", "input", "steps"),
         }
         for field in needed[self.op]:

@@ -8,14 +8,12 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any
 
 from edgekit.export.describe_coreml import all_operations, read_specification
+from edgekit.export.lint.findings import Effect, Finding
 from edgekit.extras import require
 
-Effect = Literal["falls back", "slower"]
 _SHOWN = 3  # names of outputs in a finding
 _ALIGNED_BYTES = 64
 _MOST_SHAPES = 128
@@ -41,25 +39,6 @@ _UNSUPPORTED = {
 }
 _PRODUCTS = ("linear", "matmul", "einsum")
 _MOVES = ("transpose", "reshape")
-
-
-class Finding(BaseModel):
-    """One thing that a rule found: `operation` (or input) of a function, how many of them and the first places.
-
-    `effect` is "falls back" where the ANE is said not to run it, "slower" where it does with less than it could.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rule: str
-    effect: Effect
-    function: str
-    operation: str
-    count: int
-    where: tuple[str, ...]
-    why: str
-    advice: str
-    source: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ from edgekit.export.targets import TARGETS
 from edgekit.extras import EXTRAS, installed_version
 from edgekit.program import Program, Signature, SourceRef
 from edgekit.proof.golden import Arrays, Golden, Step, read_golden, write_golden
-from edgekit.sources.checkpoint import open_source
+from edgekit.sources.opening import open_source
+from edgekit.sources.rewrites import rewrite_program
 
 Compress = Callable[[Path, Path, Mixture, Path | None], Evidence | None]
 
@@ -36,12 +37,18 @@ def run_job(job: Job) -> JobResult:
 
     Raises EdgekitError for what edgekit refuses or finds broken; converters raise what they like.
     """
-    operations = {"convert": _convert, "compress": _compress, "reference": _reference, "score": _score}
+    operations = {
+        "convert": _convert,
+        "compress": _compress,
+        "reference": _reference,
+        "prepare": _prepare,
+        "score": _score,
+    }
     return operations[job.op](job)
 
 
 def _convert(job: Job) -> JobResult:
-    program = open_source(_source(job), length=job.length)
+    program = rewrite_program(open_source(_source(job), length=job.length), job.rewrites)
     convert, options = _converter(str(job.target)), {}
     if job.signatures:
         program = replace(program, signatures=job.signatures)
@@ -121,6 +128,18 @@ def _reference(job: Job) -> JobResult:
     write_golden(output, Golden(steps=steps, labels=given.labels))
     details = JobDetails(source_weights=count_parameters(program), steps=len(steps))
     return JobResult(ok=True, files=(output.name,), details=details, tools=tool_versions(job))
+
+
+def _prepare(job: Job) -> JobResult:
+    from edgekit.export.prepare import Texts, prepare
+
+    source = _source(job)
+    program = open_source(source, length=job.length)
+    run = _torch_runner(program) if program.framework == "torch" else _tensorflow_runner(program)
+    texts = Texts.model_validate_json(Path(str(job.texts)).read_bytes())
+    steps = prepare(source, program, texts, run, Path(job.output))
+    details = JobDetails(source_weights=count_parameters(program), steps=steps)
+    return JobResult(ok=True, files=_files(Path(job.output)), details=details, tools=tool_versions(job))
 
 
 def _score(job: Job) -> JobResult:

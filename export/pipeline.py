@@ -16,22 +16,23 @@ from edgekit.bundle import MANIFEST, Manifest
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import EdgekitError
 from edgekit.export.jobs import Job, JobResult
-from edgekit.export.lengths import fit_each, fit_steps, length_name
+from edgekit.export.placing import fit_steps_file, place_golden
 from edgekit.export.plan import PlannedExport
+from edgekit.export.prepare import CALIBRATION
 from edgekit.export.quantize.calibration import Calibration, choose_calibration
 from edgekit.export.schemes import SCHEMES, requirements, tolerance_of
+from edgekit.export.snippets import write_snippets
+from edgekit.export.subjects import CheckpointSubject, Reference, Subject
 from edgekit.export.workers import run_worker
+from edgekit.model.rewrites import FLOAT_MASK, REWRITES, added_tolerance, rewrite_signature
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
 from edgekit.processes import kill_running
-from edgekit.program import FRAMEWORKS, Framework, Signature, SourceRef
-from edgekit.proof.golden import read_golden, write_golden
-from edgekit.proof.prove import Samples, choose_samples, prove_file
-from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
+from edgekit.program import Signature
+from edgekit.proof.prove import prove_file
 
 DEFAULT_TIMEOUT_S = 1800.0
 
-_CALIBRATION = "calibration.npz"
-_STAGES = {"convert": "converting", "compress": "quantizing", "reference": "computing"}
+_STAGES = {"convert": "converting", "compress": "quantizing", "reference": "computing", "prepare": "computing"}
 
 OnStage = Callable[[str, str], None]  # (bundle name or "reference", what happens now)
 
@@ -55,10 +56,7 @@ class Outcome:
 class _Session:
     """What all exports of one call share."""
 
-    checkpoint: Checkpoint
-    sources: dict[Framework, SourceRef]
-    samples: Samples
-    calibration: Calibration | None
+    subject: Subject
     scratch: Path
     logs: Path
     force: bool
@@ -86,19 +84,34 @@ def export_checkpoint(
     `calibration` are the texts for schemes that need them (None: `choose_calibration`'s own). `timeout_s` bounds each
     conversion. Raises the first plan's problem before any work is done.
     """
-    for plan in plans:
-        if plan.problem:
-            raise plan.problem
-    extras.check_installed((checkpoint.framework,), f"the reference outputs of {checkpoint.name}")
+    _check_plans(plans, checkpoint)
     if calibration is None and any(plan.calibrated for plan in plans):
         calibration = choose_calibration(checkpoint)
+    return export_subject(
+        CheckpointSubject(checkpoint, eval_samples=eval_samples, calibration=calibration),
+        plans,
+        force=force,
+        timeout_s=timeout_s,
+        max_workers=max_workers,
+        on_stage=on_stage,
+    )
+
+
+def export_subject(
+    subject: Subject,
+    plans: Sequence[PlannedExport],
+    *,
+    force: bool = False,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    max_workers: int | None = None,
+    on_stage: OnStage = lambda name, stage: None,
+) -> list[Outcome]:
+    """Make and prove the planned bundles of anything that can be exported; the rest as `export_checkpoint`."""
+    _check_plans(plans, subject)
     output = plans[0].path.parent
     with scratch_directory(output) as scratch:
         session = _Session(
-            checkpoint=checkpoint,
-            sources={name: checkpoint_source(checkpoint.path, name) for name in FRAMEWORKS},
-            samples=choose_samples(checkpoint, eval_samples),
-            calibration=calibration,
+            subject=subject,
             scratch=scratch,
             logs=output.absolute() / HIDDEN / "logs",
             force=force,
@@ -107,9 +120,15 @@ def export_checkpoint(
             slots=threading.Semaphore(max_workers or os.cpu_count() or 1),
         )
         session.logs.mkdir(exist_ok=True)
-        if calibration:
-            calibration.write_steps(scratch / _CALIBRATION)
         return _run_all(session, plans)
+
+
+def _check_plans(plans: Sequence[PlannedExport], source: Checkpoint | Subject) -> None:
+    """Raise the first plan's problem, or MissingExtraError where the references can't be computed."""
+    for plan in plans:
+        if plan.problem:
+            raise plan.problem
+    extras.check_installed((source.framework,), f"the reference outputs of {source.name}")
 
 
 def _run_all(session: _Session, plans: Sequence[PlannedExport]) -> list[Outcome]:
@@ -127,28 +146,27 @@ def _run_all(session: _Session, plans: Sequence[PlannedExport]) -> list[Outcome]
         pool.shutdown(wait=True)
 
 
-def _compute_reference(session: _Session) -> Path:
-    """Run the source model, in the framework that trained it, on the samples; once for all targets."""
-    steps, golden = session.scratch / "steps.npz", session.scratch / bundles.GOLDEN
-    session.samples.write_steps(steps)
-    fields = {"op": "reference", "source": session.sources[session.checkpoint.framework], "steps": str(steps)}
-    _run_job(session, Job.model_validate(fields | _paths(session, "reference", golden)), "reference")
+def _compute_reference(session: _Session) -> Reference:
+    """Run the source model, in the framework that holds it, on the samples; once for all targets."""
+    fields = session.subject.ask(session.scratch)
+    result = str(session.scratch / "reference.result.json")
+    _run_job(session, Job.model_validate(fields | {"result": result}), "reference")
     session.on_stage("reference", "done")
-    return golden
+    return session.subject.read(session.scratch)
 
 
-def _export_one(session: _Session, plan: PlannedExport, reference: Future[Path]) -> Outcome:
+def _export_one(session: _Session, plan: PlannedExport, reference: Future[Reference]) -> Outcome:
     seconds: dict[str, float] = {}
     try:
         with atomic_directory(plan.path, force=session.force, marker=MANIFEST) as folder:
-            result = _convert(session, plan, folder)
+            result = _convert(session, plan, folder, reference)
             seconds["convert"] = result.details.seconds
             session.on_stage(plan.name, "waiting for the reference")
-            golden = reference.result()
+            known = reference.result()
             with session.slots:
                 session.on_stage(plan.name, "proving")
                 started = time.monotonic()
-                manifest = _fill_bundle(session, plan, folder, golden, result)
+                manifest = _fill_bundle(session, plan, folder, known, result)
                 seconds["prove"] = time.monotonic() - started
     except EdgekitError as error:
         session.on_stage(plan.name, "failed")
@@ -157,22 +175,23 @@ def _export_one(session: _Session, plan: PlannedExport, reference: Future[Path])
     return Outcome(plan=plan, manifest=manifest, seconds=seconds)
 
 
-def _convert(session: _Session, plan: PlannedExport, folder: Path) -> JobResult:
+def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Future[Reference]) -> JobResult:
     """Write the target file into `folder`: converted in its scheme, or made from the float32 file schemes share."""
     output = folder / plan.target.file
     direct = not plan.recipe and plan.scheme in plan.target.converted and plan.scheme != "none"
     if plan.target.reference or direct or (plan.coreml and plan.coreml.multifunction):
-        return _run_job(session, _conversion(session, plan, plan.scheme, output), plan.name)
-    shared = session.scratch / f"{plan.target.name}-{plan.route}" / plan.target.file
-    converted = _float_file(session, plan, shared)
+        return _run_job(session, _conversion(session, plan, plan.scheme, output, reference), plan.name)
+    shared = session.scratch / plan.float_name / plan.target.file
+    converted = _float_file(session, plan, shared, reference)
     if plan.scheme == "none":
         copy = shutil.copytree if shared.is_dir() else shutil.copyfile
         copy(shared, output)
         return converted
     fields: dict[str, Any] = {"op": "compress", "input": str(shared), "target": plan.target.name}
-    fields |= {"recipe": plan.recipe, "source": session.sources[plan.route]} if plan.recipe else {"scheme": plan.scheme}
+    source = session.subject.sources[plan.route]
+    fields |= {"recipe": plan.recipe, "source": source} if plan.recipe else {"scheme": plan.scheme}
     if plan.calibrated:
-        fields["calibration"] = str(session.scratch / _CALIBRATION)
+        fields["calibration"] = str(_calibration_steps(session, plan, reference))
     made = _run_job(session, Job.model_validate(fields | _paths(session, plan.name, output)), plan.name)
     counts = {
         "source_weights": converted.details.source_weights,
@@ -182,7 +201,15 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path) -> JobResult:
     return made.model_copy(update={"details": details, "tools": converted.tools | made.tools})
 
 
-def _float_file(session: _Session, plan: PlannedExport, output: Path) -> JobResult:
+def _calibration_steps(session: _Session, plan: PlannedExport, reference: Future[Reference]) -> Path:
+    """The calibration texts as the plan's file takes them; whoever computes the reference has them."""
+    written, signature = session.scratch / CALIBRATION, _signature(plan, reference.result())
+    if FLOAT_MASK not in plan.rewrites:
+        return written
+    return fit_steps_file(written, session.scratch / f"{plan.name}.{CALIBRATION}", signature)
+
+
+def _float_file(session: _Session, plan: PlannedExport, output: Path, reference: Future[Reference]) -> JobResult:
     """Convert to float32 once for all schemes of a target and route; whoever comes second waits."""
     name = output.parent.name
     with session.floats_lock:
@@ -191,20 +218,28 @@ def _float_file(session: _Session, plan: PlannedExport, output: Path) -> JobResu
     if first:
         try:
             output.parent.mkdir()
-            future.set_result(_run_job(session, _conversion(session, plan, "none", output), name))
+            future.set_result(_run_job(session, _conversion(session, plan, "none", output, reference), name))
         except BaseException as error:  # noqa: BLE001  (whatever it was, the others must not wait for ever)
             future.set_exception(error)
     return future.result()
 
 
-def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Path) -> Job:
-    source = session.sources[plan.route]
+def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Path, reference: Future[Reference]) -> Job:
+    subject, source = session.subject, session.subject.sources[plan.route]
     fields: dict[str, Any] = {"op": "convert", "source": source, "target": plan.target.name, "scheme": scheme}
-    fields["signatures"] = plan.signatures(encoder_signature(session.checkpoint, plan.route))
+    fields["rewrites"] = plan.rewrites
+    if len(plan.lengths) > 1:
+        own = subject.signature(plan.route) or reference.result().signature_of(plan.route)
+        fields["signatures"] = plan.signatures(rewrite_signature(own, plan.rewrites))
     if plan.coreml:
-        about = {"name": session.checkpoint.name, "labels": session.checkpoint.labels, "source_sha256": source.sha256}
+        about = {"name": subject.name, "labels": subject.labels, "source_sha256": source.sha256}
         fields["coreml"] = plan.coreml.model_copy(update=about)
     return Job.model_validate(fields | _paths(session, f"{plan.name}-{scheme}", output))
+
+
+def _signature(plan: PlannedExport, reference: Reference) -> Signature:
+    """That of the source model, as the plan's rewrites make it."""
+    return rewrite_signature(reference.signature_of(plan.route), plan.rewrites)
 
 
 def _paths(session: _Session, name: str, output: Path) -> dict[str, str]:
@@ -219,73 +254,63 @@ def _run_job(session: _Session, job: Job, name: str) -> JobResult:
         return run_worker(job, name, folder=session.scratch, log=log, timeout_s=session.timeout_s)
 
 
-def _fill_bundle(session: _Session, plan: PlannedExport, folder: Path, golden: Path, result: JobResult) -> Manifest:
+def _fill_bundle(
+    session: _Session, plan: PlannedExport, folder: Path, reference: Reference, result: JobResult
+) -> Manifest:
     """Put everything beside the target file, run the proof, and seal the bundle."""
-    checkpoint = session.checkpoint
-    signature = encoder_signature(checkpoint, plan.route)
-    _place_golden(plan, golden, folder / bundles.GOLDEN, signature)
+    subject, signature = session.subject, _signature(plan, reference)
+    signatures = plan.signatures(signature)
+    place_golden(plan, reference.golden, folder / bundles.GOLDEN, signature)
     _collect_logs(session, plan, folder / bundles.LOG)
-    checkpoint.processor.save(folder / bundles.TOKENIZER)
-    bundles.write_labels(folder / bundles.LABELS, checkpoint.labels)
+    subject.place(session.scratch, folder)
+    write_snippets(folder, name=plan.name, task=subject.task, target=plan.target.name, signatures=signatures)
     tolerance = tolerance_of(plan.schemes)
     proof = prove_file(
         folder / plan.target.file,
         plan.runtime,
         folder / bundles.GOLDEN,
-        relative_tolerance=tolerance.relative,
+        relative_tolerance=tolerance.relative + added_tolerance(plan.rewrites),
         labels_changed_tolerance=tolerance.labels_changed,
-        population=session.samples.population,
-        accuracy_note=session.samples.note,
+        cosine_tolerance=tolerance.cosine,
+        population=reference.population,
+        accuracy_note=reference.note,
     )
     return bundles.seal_bundle(
         folder,
         name=plan.name,
-        task=checkpoint.config.task,
+        task=subject.task,
         target=plan.target.name,
         via=plan.route,
         scheme=plan.scheme,
-        scheme_details=_scheme_details(session, plan, result),
+        scheme_details=_scheme_details(reference, plan, result),
+        rewrites=plan.rewrites,
         requires=requirements(plan.schemes, plan.target.name, plan.route, result.details.version),
         model=plan.target.file,
         runtime=plan.runtime,
-        signatures=plan.signatures(signature),
+        signatures=signatures,
         target_options=plan.coreml.recorded() if plan.coreml else {},
-        source=session.sources[plan.route],
+        source=subject.sources[plan.route],
         tools=result.tools,
         parity=proof.parity,
         accuracy=proof.accuracy,
-        golden_texts=session.samples.origin,
+        golden_texts=reference.origin,
     )
 
 
-def _place_golden(plan: PlannedExport, golden: Path, output: Path, signature: Signature) -> None:
-    """The golden steps as the file takes them: at the lengths that it has, where there are several."""
-    signatures = plan.signatures(signature)
-    if len(plan.lengths) < 2:
-        shutil.copyfile(golden, output)
-    elif signatures[0].dynamic_length:
-        write_golden(output, fit_each(read_golden(golden)))
-    else:
-        names = {each.name for each in signatures}
-
-        def named(length: int) -> str:
-            return length_name(length) if length_name(length) in names else signature.name
-
-        write_golden(output, fit_steps(read_golden(golden), plan.lengths, named))
-
-
-def _scheme_details(session: _Session, plan: PlannedExport, result: JobResult) -> dict[str, Any]:
+def _scheme_details(reference: Reference, plan: PlannedExport, result: JobResult) -> dict[str, Any]:
     """What the scheme became: in words, as counted, and with which texts it was calibrated."""
     details = result.details.model_dump(mode="json", exclude={"seconds", "steps", "version"}, exclude_none=True)
     if plan.recipe:
         details["recipe"] = plan.recipe.model_dump(mode="json", exclude={"found"})
-    if session.calibration and plan.calibrated:
-        details["calibration"] = session.calibration.record.model_dump(mode="json")
+    if reference.calibration and plan.calibrated:
+        details["calibration"] = reference.calibration.model_dump(mode="json")
+    if plan.rewrites:
+        details["rewrites"] = {name: REWRITES[name].becomes for name in plan.rewrites}
     becomes = [SCHEMES[scheme][plan.target.name] for scheme in plan.schemes]
     return {"becomes": "; beside it: ".join(becomes)} | details
 
 
 def _collect_logs(session: _Session, plan: PlannedExport, output: Path) -> None:
     """Everything that the converters printed for this bundle, in order."""
-    logs = [session.logs / f"{name}.log" for name in (f"{plan.target.name}-{plan.route}", plan.name)]
+    logs = [session.logs / f"{name}.log" for name in (plan.float_name, plan.name)]
     output.write_bytes(b"".join(log.read_bytes() for log in logs if log.is_file()))

@@ -17,6 +17,7 @@ from edgekit.export.recipes import Recipe, read_recipe, resolve_recipe
 from edgekit.export.schemes import ALIASES, BYTES_PER_WEIGHT, CALIBRATED, check_scheme, refusal
 from edgekit.export.targets import Target, find_frameworks, find_targets
 from edgekit.model.config import TransformerConfig
+from edgekit.model.rewrites import FLOAT_MASK, find_rewrites, refuse_rewrite
 from edgekit.model.sizes import parameter_count
 from edgekit.model.weights import parameter_shapes
 from edgekit.outputs import check_replaceable
@@ -28,8 +29,8 @@ class PlannedExport:
     """One bundle to be made: where from, by which route, and where to.
 
     `scheme` is the recipe's name where there is a `recipe`. `expected_size_bytes` counts the weights only; `problem` is
-    why it can't be made, if so; `coreml` are the options of a Core ML package; `lengths` the sequence lengths that the
-    file takes, in tokens, ascending (none: the model's own alone).
+    why it can't be made, if so; `coreml` are the options of a Core ML package; `rewrites` are done to the model before;
+    `lengths` are the sequence lengths that the file takes, in tokens, ascending (none: the model's own alone).
     """
 
     target: Target
@@ -40,7 +41,13 @@ class PlannedExport:
     problem: EdgekitError | None
     recipe: Recipe | None = None
     coreml: CoremlOptions | None = None
+    rewrites: tuple[str, ...] = ()
     lengths: tuple[int, ...] = ()
+
+    @property
+    def float_name(self) -> str:
+        """Names the float32 file that schemes of a target, route and rewrites share."""
+        return "+".join((f"{self.target.name}-{self.route}", *self.rewrites))
 
     @property
     def name(self) -> str:
@@ -74,9 +81,35 @@ class PlannedExport:
         return length_signatures(signature, self.lengths)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForeignModel:
+    """What a plan must know of a model that is no checkpoint: the frameworks that can build it, how many weights it has
+    (0: not known) and its text length in tokens; `targets` that there is a kept converter to (None: all that its
+    frameworks lead to), and `reason`, why not to others.
+    """
+
+    frameworks: tuple[Framework, ...]
+    parameters: int
+    max_length: int = 0
+    targets: tuple[str, ...] | None = None
+    reason: str = ""
+
+    def refusal(self, target: Target, route: Framework, scheme: str | Recipe) -> str | None:
+        """Why this model can't go to `target` by this route; None where it can."""
+        if self.targets is not None and target.name not in self.targets:
+            return f"{target.name}: {self.reason}"
+        if route not in self.frameworks:
+            return (
+                f"this model is {self.frameworks[0]}'s own: it can't be reached via {route}, and so not {target.name}"
+            )
+        if isinstance(scheme, Recipe):
+            return f"the recipe {scheme.name} names modules of edgekit's own model: give this one a scheme"
+        return None
+
+
 def plan_exports(
     model_name: str,
-    config: TransformerConfig,
+    config: TransformerConfig | ForeignModel,
     *,
     targets: Sequence[str],
     schemes: Sequence[str] = ("none",),
@@ -84,31 +117,36 @@ def plan_exports(
     output: Path = Path("bundles"),
     force: bool = False,
     coreml: CoremlOptions = DEFAULTS,
+    rewrites: Sequence[str] = (),
     lengths: Sequence[int] = (),
     by_default: bool = False,
 ) -> list[PlannedExport]:
     """List the bundles that these options ask for, each with what stands in its way.
 
-    `schemes` are names of schemes, or recipe files (`*.toml`). Without `via` each target takes its default route.
-    `lengths` are the sequence lengths of all targets but Core ML, whose are in its options. Where they are taken
-    `by_default`, what can take any length does, and a target that has one length only is no problem.
-    Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that can't be read, RefusedError
-    for options of `coreml` that the targets have no use for.
+    `schemes` are names of schemes, or recipe files (`*.toml`). Without `via` each target takes its default route. All
+    `rewrites` are done to each. `lengths` are the sequence lengths of all targets but Core ML, whose are in its
+    options. Where they are taken `by_default`, what can take any length does, and what has one length only is no
+    problem. Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that can't be read,
+    RefusedError for options of `coreml` that the targets have no use for and for rewrites that exclude each other.
     """
     frameworks = find_frameworks(list(via))
     found = find_targets(list(targets))
     _check_used(coreml, found)
+    changes = find_rewrites(rewrites)
     wanted = tuple(sorted(set(lengths)))
+    if by_default and FLOAT_MASK in changes:
+        wanted = ()
     asked = [_scheme_or_recipe(name) for name in dict.fromkeys(ALIASES.get(name, name) for name in schemes)]
     plans = []
     for target in found:
-        free = by_default and target.lengths == "dynamic"
-        for route in frameworks or [target.default_route]:
+        free = by_default and target.lengths == "dynamic" and FLOAT_MASK not in changes
+        for route in frameworks or [_default_route(config, target)]:
             for scheme in asked:
                 recipe = scheme if isinstance(scheme, Recipe) else None
                 label = scheme.name if isinstance(scheme, Recipe) else scheme
                 suffix = "" if route == target.default_route else f"-via-{route}"
-                path = output / f"{model_name}.{target.name}-{label}{suffix}{SUFFIX}"
+                name = "+".join((f"{model_name}.{target.name}-{label}{suffix}", *changes))
+                path = output / f"{name}{SUFFIX}"
                 plans.append(
                     PlannedExport(
                         target=target,
@@ -118,9 +156,13 @@ def plan_exports(
                         path=path,
                         expected_size_bytes=_expected_size_bytes(config, scheme),
                         problem=_unfit(coreml, target, scheme, config.max_length)
+                        or _unfit_rewrites(
+                            changes, config, coreml.sequence_lengths or wanted, recipe=recipe is not None
+                        )
                         or _unfit_lengths(() if by_default else wanted, target, config.max_length)
                         or _problem(config, target, route, scheme, path, force=force),
                         coreml=coreml if target.name == "coreml" else None,
+                        rewrites=changes,
                         lengths=(1, config.max_length) if free else _taken(coreml, target, wanted),
                     )
                 )
@@ -131,8 +173,17 @@ def _scheme_or_recipe(name: str) -> str | Recipe:
     return read_recipe(Path(name)) if name.endswith(RECIPE_SUFFIX) else check_scheme(name)
 
 
-def _expected_size_bytes(config: TransformerConfig, scheme: str | Recipe) -> int:
+def _default_route(config: TransformerConfig | ForeignModel, target: Target) -> Framework:
+    """The target's better route, or that of the framework that the model is in."""
+    if isinstance(config, ForeignModel):
+        return next((name for name in target.routes if name in config.frameworks), target.default_route)
+    return target.default_route
+
+
+def _expected_size_bytes(config: TransformerConfig | ForeignModel, scheme: str | Recipe) -> int:
     """The weights in one scheme, or each in that of its module."""
+    if isinstance(config, ForeignModel):
+        return round(config.parameters * BYTES_PER_WEIGHT[scheme]) if isinstance(scheme, str) else 0
     if isinstance(scheme, str):
         return round(parameter_count(config) * BYTES_PER_WEIGHT[scheme])
     try:
@@ -184,10 +235,30 @@ def _unfit(coreml: CoremlOptions, target: Target, scheme: str | Recipe, longest:
     return RefusedError(f"coreml: {refused}") if refused else None
 
 
+def _unfit_rewrites(
+    rewrites: Sequence[str], config: TransformerConfig | ForeignModel, lengths: Sequence[int], *, recipe: bool
+) -> EdgekitError | None:
+    """What in the model, the recipe or the lengths asked for rules a rewrite out."""
+    if isinstance(config, ForeignModel):
+        return RefusedError("--rewrite changes edgekit's own model: leave it out for this one") if rewrites else None
+    refused = refuse_rewrite(rewrites, config, recipe=recipe)
+    if refused is None and FLOAT_MASK in rewrites and lengths:
+        refused = f"{FLOAT_MASK} is offered for one sequence length: leave out --sequence-length"
+    return RefusedError(refused) if refused else None
+
+
 def _problem(
-    config: TransformerConfig, target: Target, route: Framework, scheme: str | Recipe, path: Path, *, force: bool
+    config: TransformerConfig | ForeignModel,
+    target: Target,
+    route: Framework,
+    scheme: str | Recipe,
+    path: Path,
+    *,
+    force: bool,
 ) -> EdgekitError | None:
     """The first thing that stands in the way of one export, without loading any framework."""
+    if isinstance(config, ForeignModel) and (foreign := config.refusal(target, route, scheme)):
+        return RefusedError(foreign)
     if route not in target.routes:
         reason = f"{target.name} is {target.default_route}'s own format: it can't be reached via {route}"
         return RefusedError(f"{reason}; leave out --via, or use --via {target.default_route}")
@@ -195,7 +266,7 @@ def _problem(
     if refused:
         return RefusedError(refused)
     try:
-        if isinstance(scheme, Recipe):
+        if isinstance(scheme, Recipe) and not isinstance(config, ForeignModel):
             fit_recipe(scheme, config, target.name)
         extras.check_installed(target.routes[route], f"exporting {target.name} via {route}")
         label = scheme if isinstance(scheme, str) else scheme.name

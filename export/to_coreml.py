@@ -138,4 +138,4 @@ def _convert_tensorflow(program: Program, signature: Signature, shapes: Shapes, 
 
 def _input(spec: TensorSpec, shapes: Sequence[tuple[int, ...]]) -> Any:
     shape = ct.EnumeratedShapes(shapes=list(shapes), default=shapes[0]) if shapes else spec.shape
-    return ct.TensorType(name=spec.name, shape=shape, dtype=np.int32)
+    return ct.TensorType(name=spec.name, shape=shape, dtype=np.dtype(spec.dtype).type)

@@ -1,5 +1,6 @@
 """Tiny real checkpoints, for tests that need one: built in milliseconds, with data that can be read again."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +44,14 @@ def tiny_checkpoint(folder: Path, *, framework: Framework = "torch", seed: int =
     )
     save_checkpoint(made, made.path)
     return load_checkpoint(made.path)
+
+
+def loud_checkpoint(folder: Path) -> Checkpoint:
+    """A checkpoint in `folder`/loud whose activations are in the thousands: their squares leave float16's range."""
+    made = tiny_checkpoint(folder, norm="rmsnorm")
+    weights = made.weights | {"embed.tokens.weight": 1500 * made.weights["embed.tokens.weight"]}
+    for index in range(made.config.num_layers):
+        for part in ("attention.output", "ffn.down"):  # as loud as the tokens, so that the blocks still matter
+            weights[f"blocks.{index}.{part}.weight"] = 500 * weights[f"blocks.{index}.{part}.weight"]
+    save_checkpoint(replace(made, path=folder / "loud", name="loud", weights=weights), folder / "loud")
+    return load_checkpoint(folder / "loud")

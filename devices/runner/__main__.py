@@ -4,13 +4,13 @@ JSON lines on standard output, {"schema": 1, "event": …}. Exit code 0; 2 for a
 
     loaded      runtime, version, signatures, load_s
     memory      baseline_bytes (runtime and numpy imported), peak_bytes (with each signature's largest step run)
-    assignment  which node runs where, as the runtime tells it
+    assignment  which node runs where, as the runtime tells it; fallback: why the accelerator can't be had
     replayed    steps, run_s, non_finite: the outputs of all steps are written (NaN and infinity are no error here)
     warmup      ms of each run, stable
     samples     ms, transfer_ms and steps of a batch of runs
     window      t_s, median_ms, temperature_c of a part of a sustained run
     energy      mj_per_inference and method
-    cold        start_ms, load_ms, first_ms of this process
+    cold        start_ms, load_ms, first_ms of this process; cache: the runtime's own was written, read, or could be
     profile     the runtime's own times by operator
     done        steps, run_s, non_finite (of a replay)
     error       kind, message
@@ -83,12 +83,13 @@ def _run(job: RunnerJob, events: Events, started: Optional[int]) -> None:
         return
     first_ms = first_inferences(backend, steps)
     if job.operation == "cold":
-        events.emit("cold", start_ms=(loaded - (started or before)) / 1e6, load_ms=load_ms, first_ms=first_ms)
+        start_ms = (loaded - (started or before)) / 1e6
+        events.emit("cold", start_ms=start_ms, load_ms=load_ms, first_ms=first_ms, cache=backend.cache)
     elif job.operation == "profile":
         profile(backend, steps, events)
     else:
         events.emit("memory", baseline_bytes=memory.baseline_bytes, peak_bytes=memory.peak_bytes())
-        events.emit("assignment", **backend.assignment())
+        events.emit("assignment", fallback=backend.fallback, **({} if backend.fallback else backend.assignment()))
         if job.prove:
             events.emit("replayed", **_prove(backend, steps, job))
         measure(backend, steps, job, events)

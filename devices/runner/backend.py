@@ -3,7 +3,7 @@
 import importlib
 from typing import Any, Callable, NamedTuple, Optional
 
-from .failures import RunError, first_line
+from .failures import AcceleratorError, RunError, first_line
 from .job import RunnerJob
 from .steps import Arrays
 
@@ -11,11 +11,16 @@ from .steps import Arrays
 MODULES = {
     "litert": "backend_tflite",
     "litert-compiled": "backend_litert_compiled",
+    "litert-openvino": "backend_litert_compiled",
     "tflite-runtime": "backend_tflite",
     "onnxruntime": "backend_onnxruntime",
+    "onnxruntime-qnn": "backend_onnxruntime",
+    "onnxruntime-webgpu": "backend_onnxruntime",
+    "onnxruntime-openvino": "backend_onnxruntime",
     "tensorflow": "backend_tensorflow",
     "torch": "backend_torch",
     "coreml": "backend_coreml",
+    "qnn-simulator": "backend_qnn_context",
 }
 #: the signature of formats that have no name for their only entry
 UNNAMED = ""
@@ -52,10 +57,16 @@ def nothing() -> None:
 
 
 class Backend:
-    """A file loaded into a runtime. Subclasses set `version` and `signatures` and prepare calls."""
+    """A file loaded into a runtime. Subclasses set `version` and `signatures` and prepare calls.
+
+    `fallback` is why the file was loaded for the CPU although an accelerator was asked for; "" where it was not.
+    """
 
     version: str
     signatures: dict[str, Signature]
+    #: of the runtime's own cache of what it compiled: "" (it keeps none), able (it was not asked), written, read
+    cache: str = ""
+    fallback: str = ""
 
     def prepare(self, signature: str, inputs: Arrays) -> Call:
         """A call of a signature with checked inputs, to be made any number of times."""
@@ -99,7 +110,7 @@ def import_runtime(job: RunnerJob) -> Runtime:
     """
     try:
         module = importlib.import_module(f".{MODULES[job.runtime]}", __package__)
-        offered = getattr(module, "ACCELERATORS", ("cpu",))
+        offered = getattr(module, "ACCELERATORS", {}).get(job.runtime, ("cpu",))
         if job.accelerator not in offered:
             raise RunError(
                 "refused", f"{job.accelerator} is not offered with {job.runtime}: it has {', '.join(offered)}"
@@ -110,9 +121,15 @@ def import_runtime(job: RunnerJob) -> Runtime:
 
 
 def load_backend(runtime: Runtime, job: RunnerJob) -> Backend:
-    """Load the job's file; raises RunError("load-failed") where the runtime refuses it."""
+    """Load the job's file; where its accelerator can't be had, for the CPU, with the reason in `fallback`.
+
+    Raises RunError("load-failed") where the runtime refuses the file.
+    """
     try:
         backend: Backend = runtime.module.load(runtime.imported, job)
+    except AcceleratorError as refused:
+        backend = load_backend(runtime, job._replace(accelerator="cpu", delegate=""))
+        backend.fallback = str(refused)
     except RunError:
         raise
     except Exception as error:

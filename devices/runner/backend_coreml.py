@@ -14,7 +14,7 @@ from .steps import Arrays
 
 #: a job's compute units → coremltools' name of them: what Core ML may use, not what it will
 COMPUTE_UNITS = {"cpu": "CPU_ONLY", "cpu+gpu": "CPU_AND_GPU", "cpu+ane": "CPU_AND_NE", "all": "ALL"}
-ACCELERATORS = ("cpu", "coreml")
+ACCELERATORS = {"coreml": ("cpu", "coreml")}
 
 _DTYPES = {"FLOAT16": "float16", "FLOAT32": "float32", "DOUBLE": "float64", "INT32": "int32", "INT8": "int8"}
 _DEVICES = {"MLCPUComputeDevice": "CPU", "MLGPUComputeDevice": "GPU", "MLNeuralEngineComputeDevice": "ANE"}

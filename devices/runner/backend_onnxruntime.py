@@ -1,5 +1,6 @@
-"""ONNX files in ONNX Runtime, on its CPU provider."""
+"""ONNX files in ONNX Runtime: on its CPU provider, or one that a package of its own brings."""
 
+import importlib
 import json
 import os
 import tempfile
@@ -12,20 +13,24 @@ import numpy as np
 from .backend import UNNAMED, Backend, Call, Port, Signature, nothing
 from .failures import RunError
 from .job import RunnerJob
+from .onnx_providers import PROVIDERS, describe, is_complete, open_session, read_placements, use_cache
 from .steps import Arrays
 
+ACCELERATORS = {name: ("cpu", provider.accelerator) for name, provider in PROVIDERS.items()}
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64"}
 
 
 def import_runtime(runtime: str) -> Any:
-    """Import onnxruntime; raises ImportError without it."""
+    """Import onnxruntime, and the package of a provider that is one of its own; raises ImportError without it."""
     import onnxruntime
 
+    if runtime in PROVIDERS and PROVIDERS[runtime].package:
+        importlib.import_module(PROVIDERS[runtime].package)
     return onnxruntime
 
 
 def load(runtime: Any, job: RunnerJob) -> Backend:
-    """Load a file; raises onnxruntime's own errors for what it refuses."""
+    """Load a file; raises onnxruntime's own errors for what it refuses, AcceleratorError where a provider does."""
     return OnnxBackend(runtime, job)
 
 
@@ -34,18 +39,24 @@ class OnnxBackend(Backend):
 
     def __init__(self, runtime: Any, job: RunnerJob) -> None:
         self.version = str(runtime.__version__)
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = job.num_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        if job.operation != "replay":  # tells which provider took which node; runtimes before 1.24 pass it over
-            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        self._runtime, self._job = runtime, job
+        options = self._options()
+        job, self.cache = use_cache(runtime, job, options)
         self._profiling = job.operation == "profile"
         if self._profiling:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(tempfile.gettempdir(), f"edgekit-profile-{os.getpid()}"))
-        self._session = runtime.InferenceSession(job.model, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(runtime, job, options)
         self.signatures = {UNNAMED: Signature(_ports(self._session.get_inputs()), _ports(self._session.get_outputs()))}
+
+    def _options(self) -> Any:
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = self._job.num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if self._job.operation != "replay":  # tells which provider took which node; runtimes before 1.24 pass it over
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        return options
 
     def prepare(self, signature: str, inputs: Arrays) -> Call:
         """Run the session for all outputs."""
@@ -57,12 +68,19 @@ class OnnxBackend(Backend):
         return Call(nothing, partial(self._session.run, names, inputs), read)
 
     def assignment(self) -> dict[str, Any]:
-        """The operators that each provider took."""
-        ask = getattr(self._session, "get_provider_graph_assignment_info", None)
-        if ask is None:
-            return {}
+        """The operators that each provider took; from the log of another session where that tells of more nodes.
+
+        Providers that bring kernels instead of compiling (WebGPU) are told of in part before onnxruntime 1.31.
+        """
+        ask = getattr(self._session, "get_provider_graph_assignment_info", list)
         parts = [[part.ep_name, [node.op_type for node in part.get_nodes()]] for part in ask()]
-        return {"format": "onnxruntime", "parts": parts}
+        told = {"format": "onnxruntime", "parts": parts, "partitions": True}
+        if self._job.accelerator != "cpu" and not is_complete(self.version):
+            logged = read_placements(self._runtime, self._job, self._options())
+            if _count(logged) > _count(parts):
+                parts = logged
+                told = {"format": "onnxruntime", "parts": parts, "partitions": False}
+        return dict(told, **describe(self._job)) if parts else {}
 
     def profile(self, call: Call, runs: int) -> dict[str, Any]:
         """The mean time of each node over the runs, from the profile that the session writes."""
@@ -76,6 +94,10 @@ class OnnxBackend(Backend):
         finally:
             path.unlink()
         return {"format": "onnxruntime", "nodes": _node_times(events)}
+
+
+def _count(parts: list[list[Any]]) -> int:
+    return sum(len(operators) for _, operators in parts)
 
 
 def _node_times(events: list[dict[str, Any]]) -> list[list[Any]]:

@@ -1,4 +1,4 @@
-"""The one exception of the runner."""
+"""The exceptions of the runner."""
 
 #: what can go wrong, as the `kind` of an error event
 KINDS = ("bad-job", "runtime-missing", "refused", "load-failed", "bad-input", "run-failed")
@@ -10,6 +10,10 @@ class RunError(Exception):
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind
         super().__init__(message)
+
+
+class AcceleratorError(Exception):
+    """The accelerator that a job asks for can't be had for its file; the text says why. The CPU may still run it."""
 
 
 def first_line(error: BaseException) -> str:

@@ -6,7 +6,20 @@ from typing import Any, NamedTuple
 from .failures import RunError
 
 SCHEMA = 1
-RUNTIMES = ("litert", "litert-compiled", "tflite-runtime", "onnxruntime", "tensorflow", "torch", "coreml")
+RUNTIMES = (
+    "litert",
+    "litert-compiled",
+    "litert-openvino",
+    "tflite-runtime",
+    "onnxruntime",
+    "onnxruntime-qnn",
+    "onnxruntime-webgpu",
+    "onnxruntime-openvino",
+    "tensorflow",
+    "torch",
+    "coreml",
+    "qnn-simulator",
+)
 #: replay: outputs of all steps. measure: those, then latency and memory. cold: one start. profile: time by operator
 OPERATIONS = ("replay", "measure", "cold", "profile")
 
@@ -16,7 +29,9 @@ class RunnerJob(NamedTuple):
 
     What follows `operation` is for measuring: `real_lengths` runs all steps in turn (else one, of the largest inputs);
     `prove` writes the outputs of all steps first; `energy` fails the run where energy can't be known.
-    `compute_units` are those that Core ML may use: cpu, cpu+gpu, cpu+ane, all.
+    `compute_units` are those that Core ML may use: cpu, cpu+gpu, cpu+ane, all. `xnnpack` False: TFLite's own kernels on
+    the CPU. `delegate` is PATH[:key=value,…] of an external TFLite delegate. `openvino_device` is what OpenVINO
+    compiles for: CPU, GPU, NPU. `cache` is a folder in which the runtime may keep what it compiled.
     """
 
     runtime: str
@@ -37,6 +52,10 @@ class RunnerJob(NamedTuple):
     real_lengths: bool = True
     energy: bool = False
     compute_units: str = "cpu"
+    xnnpack: bool = True
+    delegate: str = ""
+    openvino_device: str = "NPU"
+    cache: str = ""
 
 
 _TYPES: dict[str, Any] = {
@@ -58,6 +77,10 @@ _TYPES: dict[str, Any] = {
     "real_lengths": bool,
     "energy": bool,
     "compute_units": str,
+    "xnnpack": bool,
+    "delegate": str,
+    "openvino_device": str,
+    "cache": str,
 }
 _LEAST = {"num_threads": 1, "num_runs": 1, "min_secs": 0, "max_secs": 0, "warmup_runs": 0, "sustained_secs": 0}
 

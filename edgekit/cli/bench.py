@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from edgekit.cli.advising import Advice
     from edgekit.cli.measuring import CampaignView
     from edgekit.devices.campaign import Outcome, Plan
     from edgekit.report.comparison import Comparison
@@ -51,16 +52,33 @@ def run_bench(
     ] = "all",
     rounds: Annotated[int, typer.Option(min=2, help="Turns of each, with --interleave.")] = 5,
     runtime: Annotated[
-        str | None, typer.Option(help="litert, litert-compiled, tflite-runtime, onnxruntime; else the device's first.")
+        str | None,
+        typer.Option(help="litert, litert-compiled, onnxruntime-qnn, …; else the device's first that fits."),
     ] = None,
+    xnnpack: Annotated[
+        bool, typer.Option("--xnnpack/--no-xnnpack", help="TFLite files on the CPU: XNNPACK, or TFLite's own kernels.")
+    ] = True,
+    delegate: Annotated[
+        str, typer.Option(help="Library of an external TFLite delegate on the device: PATH[:key=value,…].")
+    ] = "",
+    openvino_device: Annotated[
+        str, typer.Option(help="What OpenVINO compiles for with --accelerator npu: NPU, GPU, CPU.")
+    ] = "NPU",
     benchmark_model: Annotated[
         str | None, typer.Option(help="Google's benchmark_model for a phone without Python: a path or https address.")
     ] = None,
+    beside_cpu: Annotated[
+        bool, typer.Option(help="Measure each file that runs on an accelerator on the CPU as well, in the same run.")
+    ] = True,
     require_full_delegation: Annotated[
         bool, typer.Option("--require-full-delegation", help="Fail unless the accelerator took every operator.")
     ] = False,
     allow_fallback: Annotated[
         bool, typer.Option("--allow-fallback", help="Do not fail where the accelerator was not used.")
+    ] = False,
+    advise: Annotated[
+        bool,
+        typer.Option("--advise", help="Where it loses, falls back or is wrong: export what may help, and measure it."),
     ] = False,
     label: Annotated[str, typer.Option(help="A name to find these runs by later.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Measure what an unfinished bench has left.")] = False,
@@ -81,11 +99,18 @@ def run_bench(
         edgekit bench --device adb:R58M12ABCDE --sustained 10m --cooldown 60s --label "case on"
 
         edgekit bench bundles/a.edgekit bundles/b.edgekit --interleave
+
+        edgekit bench bundles/a.edgekit --accelerator gpu --runtime litert-compiled --advise
+
+        edgekit bench bundles/a.edgekit --accelerator npu --delegate /usr/lib/libvx_delegate.so
     """
     from edgekit.bundle import find_bundles
+    from edgekit.cli.advising import advise as make_advice
+    from edgekit.cli.advising import show_advice
     from edgekit.cli.measuring import (
         parse_cores,
         parse_duration,
+        parse_openvino,
         parse_units,
         plan_cells,
         show_comparisons,
@@ -102,6 +127,7 @@ def run_bench(
             bundles or find_bundles(Path("bundles")),
             split_list(device or ["local"]),
             [*split_list(accelerator or []), *aliases] or ["cpu"],
+            beside_cpu=beside_cpu,
         ),
         settings=Settings(
             num_threads=num_threads,
@@ -117,6 +143,9 @@ def run_bench(
             real_lengths=real_lengths,
             energy=energy,
             compute_units=parse_units(compute_units),
+            xnnpack=xnnpack,
+            delegate=delegate,
+            openvino_device=parse_openvino(openvino_device),
             rounds=rounds if interleave else 1,
         ),
         interleave=interleave,
@@ -127,15 +156,19 @@ def run_bench(
         raise typer.BadParameter(MANY_TURNS, param_hint="--interleave")
     view, interrupted = _run(plan, resume=resume, label=label)
     comparisons = _ratios(view.outcomes) if interleave else []
-    if as_json:
-        print_json(_as_json(view.session, view.outcomes, comparisons))
-    else:
+    if not as_json:
         show_outcomes(view.outcomes)
         show_comparisons(comparisons)
+    advice = make_advice(plan, view.outcomes, label=label) if advise and not interrupted else None
+    if as_json:
+        print_json(_as_json(view.session, view.outcomes, comparisons, advice))
+    elif advice:
+        show_advice(advice)
     bad = {"wrong-output"} if allow_fallback else {"wrong-output", "fell-back"}
     wrong = any(outcome.measurement and outcome.measurement.verdict in bad for outcome in view.outcomes)
     undelegated = require_full_delegation and _complain_of_delegation(view.outcomes)
-    complete = len(view.outcomes) == len(plan.cells) and all(outcome.complete for outcome in view.outcomes)
+    asked = [outcome for outcome in view.outcomes if not outcome.cell.beside]
+    complete = len(asked) == sum(not cell.beside for cell in plan.cells) and all(each.complete for each in asked)
     _say_what_next(view, complete=complete)
     raise typer.Exit(130 if interrupted else 1 if wrong or undelegated or not complete else 0)
 
@@ -157,11 +190,11 @@ def _run(plan: "Plan", *, resume: bool, label: str) -> "tuple[CampaignView, bool
 
 
 def _ratios(outcomes: "Sequence[Outcome]") -> "list[Comparison]":
-    """Each candidate beside the first of its device."""
+    """Each candidate beside the first of its device; the CPU beside accelerators has a table of its own."""
     from edgekit.report.comparison import compare_runs
     from edgekit.results import Run
 
-    made = [outcome.measurement for outcome in outcomes if outcome.measurement]
+    made = [outcome.measurement for outcome in outcomes if outcome.measurement and not outcome.cell.beside]
     first: dict[str, Run] = {}
     for measurement in made:
         first.setdefault(measurement.device.address, Run(measurement=measurement))
@@ -172,7 +205,13 @@ def _ratios(outcomes: "Sequence[Outcome]") -> "list[Comparison]":
     ]
 
 
-def _as_json(session: str, outcomes: "Sequence[Outcome]", comparisons: "Sequence[Comparison]") -> dict[str, Any]:
+def _as_json(
+    session: str, outcomes: "Sequence[Outcome]", comparisons: "Sequence[Comparison]", advice: "Advice | None"
+) -> dict[str, Any]:
+    from edgekit.report.beside_cpu import beside_cpu
+    from edgekit.results import Run
+
+    runs = [Run(measurement=outcome.measurement) for outcome in outcomes if outcome.measurement]
     return {
         "session": session,
         "outcomes": [
@@ -189,6 +228,9 @@ def _as_json(session: str, outcomes: "Sequence[Outcome]", comparisons: "Sequence
             for outcome in outcomes
         ],
         "comparisons": [comparison.model_dump(mode="json") for comparison in comparisons],
+        "advice": advice
+        and {"trials": [trial.model_dump(mode="json") for trial in advice.trials], "remarks": advice.remarks},
+        "beside_cpu": [each.model_dump(mode="json") for each in beside_cpu(runs)],
     }
 
 

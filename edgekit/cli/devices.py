@@ -8,6 +8,10 @@ import typer
 if TYPE_CHECKING:
     from edgekit.measurement import DeviceFacts
 
+RUNTIME_HELP = (
+    "litert, tflite-runtime or onnxruntime, else the first that fits; or onnxruntime-qnn, onnxruntime-webgpu, "
+    "onnxruntime-openvino, litert-openvino. Each of the last four gets an environment of its own, on local as well."
+)
 run_devices = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -63,17 +67,15 @@ def _cells(facts: "DeviceFacts") -> list[str]:
         "" if facts.cores is None else str(facts.cores),
         "" if facts.memory_bytes is None else human_size(facts.memory_bytes),
         facts.os,
-        ", ".join(f"{name} {version}" for name, version in facts.runtimes.items()),
+        ", ".join([*(f"{name} {version}" for name, version in facts.runtimes.items()), *facts.environments]),
         ", ".join(facts.accelerators),
     ]
 
 
 @run_devices.command("setup")
 def set_up_board(
-    name: Annotated[str, typer.Argument(help="ssh:user@host, ssh:user@host:port, or a name of devices.toml.")],
-    runtime: Annotated[
-        str | None, typer.Option(help="litert, tflite-runtime or onnxruntime; without it the first that fits.")
-    ] = None,
+    name: Annotated[str, typer.Argument(help="ssh:user@host[:port], a name of devices.toml, or local.")],
+    runtime: Annotated[list[str] | None, typer.Option(help=RUNTIME_HELP, show_default=False)] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Fetch the wheels here, for the board's platform, and copy them.")
     ] = False,
@@ -85,27 +87,33 @@ def set_up_board(
     """Prepare a board: an environment of its own (~/.edgekit/env) with numpy and one runtime.
 
     It needs no root and installs nothing else; `rm -r ~/.edgekit` on the board undoes it. An earlier environment is
-    replaced once the new one works.
+    replaced once the new one works. Runtimes of accelerators live in ~/.edgekit/env-NAME beside it.
 
     Examples:
 
         edgekit devices setup pi4
 
         edgekit devices setup pi4 --runtime onnxruntime --offline
+
+        edgekit devices setup local --runtime onnxruntime-qnn,onnxruntime-webgpu
     """
     from dataclasses import asdict
 
-    from edgekit.cli.output import print_json, stderr
+    from edgekit.cli.output import print_json, split_list, stderr
     from edgekit.devices.registry import open_device
     from edgekit.devices.setup import set_up
 
     def say(text: str) -> None:
         stderr.print(f"{name}: {text}", markup=False)
 
+    made = []
     with open_device(name) as device:
-        prepared = set_up(device, runtime=runtime, offline=offline, wheels=wheels, on_progress=say)
+        names: list[str | None] = [*split_list(runtime or [])]
+        for each in names or [None]:
+            made.append(set_up(device, runtime=each, offline=offline, wheels=wheels, on_progress=say))
     if as_json:
-        print_json(asdict(prepared))
+        print_json([asdict(prepared) for prepared in made] if len(made) > 1 else asdict(made[0]))
         return
-    versions = ", ".join(f"{library} {version}" for library, version in prepared.versions.items())
-    typer.echo(f"{name} is ready: {versions}; its Python is {prepared.python}")
+    for prepared in made:
+        versions = ", ".join(f"{library} {version}" for library, version in prepared.versions.items())
+        typer.echo(f"{name} is ready: {versions}; its Python is {prepared.python}")

@@ -9,7 +9,8 @@ from edgekit.cli.output import split_list, stderr
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle
     from edgekit.checkpoint import Checkpoint
-    from edgekit.measurement import Measurement
+    from edgekit.export.diagnosis.times import ModuleTimes
+    from edgekit.measurement import DeviceFacts, Measurement
     from edgekit.report.quantization import ModulesPart, QuantizationPart
 
 
@@ -55,51 +56,85 @@ def diagnose(
 
     problems = check_bundles(bundles)
     sound = [bundle for bundle in bundles if not problems[bundle.path] and bundle.manifest.parity.verdict != "not-run"]
-    measured, failures = _measure(sound) if latency and sound else ({}, [])
-    groups, said = compare_bundles(
-        bundles, problems, measured, lambda bundle: _say(f"{bundle.manifest.name}: replaying")
+    measured, untimed = _measure(sound) if latency and sound else ({}, {})
+    groups, told = compare_bundles(
+        bundles, problems, measured, untimed, lambda bundle: _say(f"{bundle.manifest.name}: replaying")
     )
     groups = [group.model_copy(update={"advice": advise(group), "slow": explain_speed(group)}) for group in groups]
-    modules = _modules(checkpoint, target, quantize, eval_samples) if checkpoint else None
-    told = [*remarks, *said, *failures]
+    modules = _modules(checkpoint, _times(checkpoint, target, bundles, measured), target, quantize, eval_samples)
     if checkpoint and not bundles:
         told.append(f"no bundle in bundles/ is of {checkpoint.name}: `edgekit export {checkpoint.path}` makes them")
-    return QuantizationPart(groups=tuple(groups), modules=modules, remarks=tuple(told))
+    return QuantizationPart(groups=tuple(groups), modules=modules, remarks=(*remarks, *told))
 
 
 def _say(line: str) -> None:
     stderr.print(line, markup=False)
 
 
-def _measure(bundles: "Sequence[Bundle]") -> "tuple[Mapping[Path, Measurement], list[str]]":
-    """Latency and time by operator of each on this machine, in turns; and what could not be measured."""
+def _measure(bundles: "Sequence[Bundle]") -> "tuple[dict[Path, Measurement], dict[Path, str]]":
+    """Latency and time by operator of each on this machine, in turns; and why not, where not all was measured."""
     from edgekit.devices.local import LocalDevice
-    from edgekit.devices.measure import Candidate, measure_bundle, measure_interleaved
+    from edgekit.devices.measure import Candidate, measure_interleaved
     from edgekit.errors import EdgekitError
     from edgekit.measurement import Settings
 
     settings = Settings(num_runs=30, min_secs=0.3, max_secs=10.0, cold_starts=1, op_profile=True)
-    _say(f"measuring {len(bundles)} bundles on this host, in turns")
     with LocalDevice() as device:
+        untimed = _refusals(device.facts(), bundles)
+        offered = [bundle for bundle in bundles if bundle.path not in untimed]
+        if not offered:
+            return {}, untimed
+        _say(f"measuring {len(offered)} bundles on this host, in turns")
         try:
-            candidates = [Candidate(bundle=bundle) for bundle in bundles]
+            candidates = [Candidate(bundle=bundle) for bundle in offered]
             made = measure_interleaved(device, candidates, settings=settings, rounds=3)
-            return {bundle.path: each for bundle, each in zip(bundles, made, strict=True)}, _faults(made)
-        except EdgekitError:  # one is not offered here: the others are measured, each on its own
-            measured, failures = {}, []
-            for bundle in bundles:
-                try:
-                    measured[bundle.path] = measure_bundle(device, bundle, settings=settings)
-                except EdgekitError as error:
-                    failures.append(f"{bundle.manifest.name}: latency not measured: {error}")
-            return measured, failures + _faults(tuple(measured.values()))
+        except EdgekitError as error:  # raised where not one was measured
+            return {}, untimed | {bundle.path: f"latency not measured: {error}" for bundle in offered}
+    faults = {
+        bundle.path: f"measuring ended early: {each.fault}"
+        for bundle, each in zip(offered, made, strict=True)
+        if each.fault
+    }
+    return {bundle.path: each for bundle, each in zip(offered, made, strict=True)}, untimed | faults
 
 
-def _faults(measurements: "Sequence[Measurement]") -> list[str]:
-    return [f"{each.bundle}: {each.fault}" for each in measurements if each.fault]
+def _refusals(facts: "DeviceFacts", bundles: "Sequence[Bundle]") -> dict[Path, str]:
+    """The bundles that can't be run here at speed (Core ML without macOS), and why."""
+    from edgekit.devices.accelerators import plan_run
+    from edgekit.errors import EdgekitError
+
+    refused = {}
+    for bundle in bundles:
+        try:
+            plan_run(bundle.manifest, facts, accelerator="cpu")
+        except EdgekitError as error:
+            refused[bundle.path] = f"no latency: {error}"
+    return refused
 
 
-def _modules(checkpoint: "Checkpoint", target: str, quantize: list[str], eval_samples: str) -> "ModulesPart":
+def _times(
+    checkpoint: "Checkpoint | None", target: str, bundles: "Sequence[Bundle]", measured: "Mapping[Path, Measurement]"
+) -> "ModuleTimes":
+    """Time by module from the float32 bundle of the checkpoint and target, where it was measured."""
+    from edgekit.checkpoint import content_sha256
+    from edgekit.export.diagnosis.times import ModuleTimes, module_times
+
+    if checkpoint is None:
+        return ModuleTimes()
+    sha256 = content_sha256(checkpoint.path)
+    for bundle in bundles:
+        manifest, measurement = bundle.manifest, measured.get(bundle.path)
+        if measurement and (manifest.target, manifest.scheme, manifest.source.sha256) == (target, "none", sha256):
+            return module_times(bundle, measurement.operators, checkpoint)
+    hint = f"`edgekit export {checkpoint.path} --target {target} --quantize none` makes one"
+    return ModuleTimes(
+        origin=f"Time by module is not told: no float32 {target} bundle of {checkpoint.name} was measured ({hint})."
+    )
+
+
+def _modules(
+    checkpoint: "Checkpoint | None", times: "ModuleTimes", target: str, quantize: list[str], eval_samples: str
+) -> "ModulesPart | None":
     """The checkpoint by module, with the sweep of `edgekit sensitivity` (what it finished is read, not done again)."""
     from edgekit.cli.sweeps import SweepProgress, open_sweep
     from edgekit.errors import DataError
@@ -108,6 +143,8 @@ def _modules(checkpoint: "Checkpoint", target: str, quantize: list[str], eval_sa
     from edgekit.export.quantize.sensitivity import check_by_module, measure_sensitivity
     from edgekit.export.schemes import check_scheme
 
+    if checkpoint is None:
+        return None
     schemes = [check_scheme(name) for name in split_list(quantize)] or list(_DEFAULTS.get(target, ()))
     for scheme in schemes:
         check_by_module(scheme, target)
@@ -121,12 +158,12 @@ def _modules(checkpoint: "Checkpoint", target: str, quantize: list[str], eval_sa
             num_calibration_samples=200,
         )
     except DataError as error:
-        return diagnose_modules(checkpoint, target, [], [f"modules were not quantized: {error}"])
+        return diagnose_modules(checkpoint, target, [], times, [f"modules were not quantized: {error}"])
     with SweepProgress() as progress:
         measured = measure_sensitivity(
             sweep, schemes, run_batches, lambda done, total: progress.show("candidates", done, total)
         )
-    return diagnose_modules(checkpoint, target, measured)
+    return diagnose_modules(checkpoint, target, measured, times)
 
 
 #: the schemes that are measured by module where none is named

@@ -14,9 +14,40 @@ if TYPE_CHECKING:
 
 
 def run_export(
-    checkpoint: Annotated[
-        Path | None, typer.Argument(help="Folder of a checkpoint; without it the embedded model.", show_default=False)
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Folder of a checkpoint; hf:FOLDER or hf:OWNER/NAME (Hugging Face); package.module:function, "
+            "which makes a torch.nn.Module or Keras model; a .keras file, SavedModel folder or .onnx file. Without it "
+            "the embedded model.",
+            show_default=False,
+        ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a Hugging Face model: text-classification, token-classification, feature-extraction, fill-mask, "
+            "question-answering or image-classification.",
+            show_default=False,
+        ),
+    ] = None,
+    pooling: Annotated[
+        str,
+        typer.Option(help="Of feature-extraction: mean, cls or max in the graph; auto: as sentence-transformers says."),
+    ] = "none",
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Scale the embedding to length 1, in the graph.")
+    ] = False,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="Of a function: name:dtype[shape], as in ids:int32[1,128].", show_default=False),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Run Python code and pickles that come with the model. Read them first."
+        ),
+    ] = False,
     target: Annotated[
         list[str] | None, typer.Option(help="tflite, onnx, coreml, savedmodel, pt2, or all (the first three).")
     ] = None,
@@ -29,6 +60,14 @@ def run_export(
     ] = None,
     via: Annotated[
         list[str] | None, typer.Option(help="Route: torch, tensorflow, or both; default: each target's better one.")
+    ] = None,
+    rewrite: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Do to the model before: float-mask, gelu-tanh, fused-heads, split-heads, fp16-mask, fp16-norm "
+            "(edgekit schemes --rewrites explains them).",
+            show_default=False,
+        ),
     ] = None,
     calibration_data: Annotated[
         Path | None,
@@ -86,58 +125,75 @@ def run_export(
         edgekit export checkpoints/mine --target onnx --via torch,tensorflow --eval-samples all
 
         edgekit export checkpoints/mine --target tflite --quantize recipes/mine.tflite-mixed.toml
+
+        edgekit export checkpoints/mine --target tflite --quantize fp16 --rewrite gelu-tanh,fused-heads
+        edgekit export hf:all-MiniLM-L6-v2 --task feature-extraction --pooling mean --normalize --target all
+
+        edgekit export mypackage.models:make_encoder --input ids:int32[1,128] --target tflite
     """
     from functools import partial
 
     from edgekit.checkpoint import embedded_checkpoint_path, load_checkpoint
     from edgekit.cli.output import print_json, split_list, stderr
     from edgekit.cli.sweeps import parse_samples
+    from edgekit.export.foreign import TextChoice, is_foreign, open_foreign, refuse_foreign_options
     from edgekit.export.plan import plan_exports
 
-    if checkpoint is None:
-        checkpoint = embedded_checkpoint_path()
-        stderr.print("No checkpoint given: exporting the embedded model, language-id (40 languages of interface text).")
     samples = parse_samples(eval_samples)
-    loaded = load_checkpoint(checkpoint)
-    asked, own = _parse_lengths(sequence_length or []), (loaded.config.max_length,)
+    asked = _parse_lengths(sequence_length or [])
+    coreml = _coreml_options(
+        minimum_deployment_target, asked, multifunction=multifunction, author=author, license=license
+    )
+    foreign = None
+    if source is not None and is_foreign(source):
+        texts = TextChoice(samples, calibration_data, num_calibration_samples)
+        options = {"pooling": pooling, "normalize": normalize, "trust_remote_code": trust_remote_code}
+        foreign = open_foreign(source, task=task, inputs=inputs or [], coreml=coreml, texts=texts, **options)
+        coreml = foreign.coreml
+    else:
+        refuse_foreign_options(task=task, pooling=pooling, normalize=normalize, inputs=inputs, trust=trust_remote_code)
+        if source is None:
+            text = "No checkpoint given: exporting the embedded model, language-id (40 languages of interface text)."
+            stderr.print(text)
+        loaded = load_checkpoint(Path(source) if source is not None else embedded_checkpoint_path())
+        if asked == (loaded.config.max_length,):  # what a package takes anyway
+            coreml = coreml.model_copy(update={"sequence_lengths": ()})
     plan = partial(
         plan_exports,
-        loaded.name,
-        loaded.config,
+        foreign.subject.name if foreign else loaded.name,
+        foreign.model if foreign else loaded.config,
         targets=split_list(target or ["tflite"]),
         schemes=split_list(quantize or ["none"]),
         via=split_list(via or []),
         output=output,
         force=force,
-        coreml=_coreml_options(
-            minimum_deployment_target,
-            () if asked == own else asked,
-            multifunction=multifunction,
-            author=author,
-            license=license,
-        ),
-        by_default=not asked,
+        rewrites=split_list(rewrite or []),
+        coreml=coreml,
+        by_default=not asked and not foreign,
     )
-    plans = plan(lengths=asked)
-    if not asked and not dry_run and not any(each.problem for each in plans):
+    plans = plan(lengths=() if foreign and len(asked) < 2 else asked)
+    if not asked and not foreign and not dry_run and not any(each.problem for each in plans):
         plans = plan(lengths=_choose_lengths(loaded, plans, samples))
     if dry_run:
         _show_plans(plans, as_json=as_json)
         raise typer.Exit(code=1 if any(plan.problem for plan in plans) else 0)
 
-    from edgekit.export.pipeline import export_checkpoint
+    from edgekit.export.pipeline import export_checkpoint, export_subject
 
-    calibration = _calibrate(loaded, plans, calibration_data, num_calibration_samples)
-    with _Progress([plan.name for plan in plans]) as progress:
-        outcomes = export_checkpoint(
-            loaded,
-            plans,
-            eval_samples=samples,
-            force=force,
-            timeout_s=timeout,
-            calibration=calibration,
-            on_stage=progress.show,
-        )
+    calibration = None if foreign else _calibrate(loaded, plans, calibration_data, num_calibration_samples)
+    with ExportProgress([plan.name for plan in plans]) as progress:
+        if foreign:
+            outcomes = export_subject(foreign.subject, plans, force=force, timeout_s=timeout, on_stage=progress.show)
+        else:
+            outcomes = export_checkpoint(
+                loaded,
+                plans,
+                eval_samples=samples,
+                force=force,
+                timeout_s=timeout,
+                calibration=calibration,
+                on_stage=progress.show,
+            )
     if as_json:
         print_json([_as_dict(outcome) for outcome in outcomes])
     else:
@@ -208,7 +264,7 @@ def _calibrate(
     return calibration
 
 
-class _Progress:
+class ExportProgress:
     """One line per bundle on a terminal, with what happens to it now; elsewhere a line for each change."""
 
     def __init__(self, names: list[str]) -> None:
@@ -222,7 +278,7 @@ class _Progress:
         for name in ("reference", *names):
             self.show(name, "waiting")
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "ExportProgress":
         self._bars.start()
         return self
 
@@ -248,6 +304,7 @@ def _show_plans(plans: "list[PlannedExport]", *, as_json: bool) -> None:
                     "target": plan.target.name,
                     "via": plan.route,
                     "scheme": plan.scheme,
+                    "rewrites": plan.rewrites,
                     "bundle": str(plan.path),
                     "expected_size_bytes": plan.expected_size_bytes,
                     "problem": str(plan.problem) if plan.problem else None,
@@ -278,6 +335,7 @@ def _as_dict(outcome: "Outcome") -> dict[str, Any]:
         "target": outcome.plan.target.name,
         "via": outcome.plan.route,
         "scheme": outcome.plan.scheme,
+        "rewrites": outcome.plan.rewrites,
         "ok": outcome.ok,
         "error": str(outcome.error) if outcome.error else None,
         "seconds": outcome.seconds,
@@ -297,8 +355,26 @@ def _show_outcomes(outcomes: "list[Outcome]") -> None:
             size = human_size(Bundle(path=plan.path, manifest=manifest).model_size_bytes)
             parity, accuracy = parity_text(manifest.parity), accuracy_text(manifest.accuracy)
         seconds = sum(outcome.seconds.values())
-        rows.append([plan.target.name, plan.route, plan.scheme, size, parity, accuracy, f"{seconds:.1f} s"])
+        scheme = "+".join((plan.scheme, *plan.rewrites))
+        rows.append([plan.target.name, plan.route, scheme, size, parity, accuracy, f"{seconds:.1f} s"])
     print_table(["target", "via", "scheme", "size", "parity with the source", "accuracy", "time"], rows)
+    _tell_tolerances(outcomes)
+
+
+def _tell_tolerances(outcomes: "list[Outcome]") -> None:
+    """Say where a rewrite widened the tolerance of a scheme, by how much, and what was measured."""
+    from edgekit.export.schemes import tolerance_of
+    from edgekit.model.rewrites import REWRITES
+
+    for outcome in outcomes:
+        plan, manifest = outcome.plan, outcome.manifest
+        wider = [name for name in plan.rewrites if REWRITES[name].adds_tolerance]
+        if wider and manifest and manifest.parity.max_abs_difference is not None:
+            added = ", ".join(f"{name} adds {REWRITES[name].adds_tolerance:g}" for name in wider)
+            scheme = f"{plan.scheme} ({tolerance_of(plan.schemes).relative:g})"
+            largest = max(1.0, manifest.parity.max_abs_reference or 0.0)
+            measured = f"measured {manifest.parity.max_abs_difference / largest:.2g}"
+            typer.echo(f"{plan.name}: {added} to the relative tolerance of {scheme}; {measured}.")
 
 
 def _complain(outcomes: "list[Outcome]") -> None:
@@ -313,5 +389,7 @@ def _complain(outcomes: "list[Outcome]") -> None:
             why = parity.note or f"|Δ| {parity.max_abs_difference:.2g} is over the tolerance {parity.tolerance:.2g}"
             stderr.print(f"edgekit: error: {outcome.plan.path} is written as failed: {why}", markup=False)
     good = next((outcome for outcome in outcomes if outcome.ok), None)
-    if good:
+    if good and good.manifest and good.manifest.task in ("classify", "text-classification"):
         stderr.print(f'Next: edgekit predict {good.plan.path} "Datei speichern"', markup=False)
+    elif good:
+        stderr.print(f"Next: {good.plan.path}/README.md shows how to call it", markup=False)

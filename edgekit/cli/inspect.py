@@ -46,7 +46,7 @@ def run_inspect(
 
 
 def _show_manifest(manifest: "Manifest") -> None:
-    from edgekit.cli.output import accuracy_text, parity_text, print_table
+    from edgekit.cli.output import accuracy_text, compiled_rows, counted, parity_text, print_table
 
     rows = [
         ["target", f"{manifest.target}, {manifest.scheme}, via {manifest.via}"],
@@ -56,7 +56,21 @@ def _show_manifest(manifest: "Manifest") -> None:
         ["accuracy", accuracy_text(manifest.accuracy)],
         ["golden texts", manifest.golden_texts],
     ]
+    if manifest.compiled:
+        made = manifest.compiled
+        report = made.report
+        taken = (
+            f"{report.operators_taken} of {report.operators} operators, in {counted(report.partitions, 'partition')}"
+        )
+        rows += [
+            ["compiled for", f"{made.device}, and nothing else"],
+            ["compiled by", f"{made.compiler} {made.compiler_version}, from sha256 {made.source_sha256[:12]}…"],
+            [f"on its {made.accelerator.upper()}", taken],
+            ["run on", made.ran_on or manifest.parity.note],
+        ]
     print_table(["bundle", manifest.name], rows)
+    if left := compiled_rows(manifest):
+        print_table(["device", "left to the CPU", "where", "why"], left)
 
 
 def _show_description(path: Path, description: "FileDescription") -> None:

@@ -1,4 +1,4 @@
-"""`edgekit lint`: what in a file keeps an accelerator from running it, by published rules."""
+"""`edgekit lint`: what in a file keeps an accelerator from running it, before there is any hardware."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,78 +6,85 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from edgekit.export.lint_coreml import Finding
+    from edgekit.export.lint.findings import Finding, LintReport
+
+_FOR = "The accelerator: gpu, nnapi, qnn (or qnn:SM8550, …), coreml, ethos-u (or ethos-u55-128, …)."
 
 
 def run_lint(
-    path: Annotated[Path, typer.Argument(help="A bundle, or an .mlpackage.")],
-    accelerator: Annotated[str, typer.Option("--for", help="The accelerator it is to run on: coreml.")],
-    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where anything falls back.")] = False,
+    paths: Annotated[list[Path], typer.Argument(help="Bundles, or .tflite, .onnx or .mlpackage files.")],
+    accelerator: Annotated[str, typer.Option("--for", help=_FOR)],
+    timeout: Annotated[float, typer.Option(min=1, help="Time limit of one compiler, in seconds.")] = 600,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 1 where anything falls back, is refused or would be wrong.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what in a file keeps an accelerator from running it, or running it fast, and why.
 
-    `--for coreml` reads a Core ML package by the rules that Apple and others published for the Neural Engine, each with
-    its source. The file is read, never run: what really runs where is measured on the device.
+    Asked is whoever decides: for qnn and ethos-u their compilers, for gpu LiteRT's own accelerator where there is a
+    Vulkan driver (else the published list), for nnapi onnxruntime's usability checker and the operators that TFLite's
+    delegate maps, for coreml the rules that Apple and others published. Each finding names its source and the change
+    that would help. Nothing is measured: edgekit bench does that, on the device.
 
     Examples:
 
-        edgekit lint bundles/language-id.coreml-fp16.edgekit --for coreml
+        edgekit lint bundles/language-id.tflite-none.edgekit --for gpu
 
-        edgekit lint somebody-elses.mlpackage --for coreml --json
+        edgekit lint bundles/language-id.tflite-int8.edgekit --for qnn:SM8550
+
+        edgekit lint bundles/*.tflite-*.edgekit --for ethos-u --strict
+
+        edgekit lint bundles/language-id.onnx-none.edgekit --for nnapi --json
+
+        edgekit lint somebody-elses.mlpackage --for coreml
     """
-    from edgekit.cli.output import print_json, stderr
-    from edgekit.export.lint_coreml import lint_mlpackage
+    from edgekit.cli.output import print_json
+    from edgekit.export.lint.run import check_accelerator, file_to_lint, lint_file
     from edgekit.extras import skip_frameworks
 
-    _check_accelerator(accelerator)
-    package = _package(path)
-    skip_frameworks()
-    findings = lint_mlpackage(package)
-    back = sum(finding.effect == "falls back" for finding in findings)
+    check_accelerator(accelerator)
+    files = [file_to_lint(path, accelerator) for path in paths]
+    if accelerator == "coreml":
+        skip_frameworks()
+    reports = [lint_file(file, accelerator, timeout_s=timeout) for file in files]
     if as_json:
-        print_json({"file": str(package), "findings": [finding.model_dump(mode="json") for finding in findings]})
+        answers = [report.model_dump(mode="json") for report in reports]
+        print_json(answers[0] if len(answers) == 1 else answers)
     else:
-        _show(findings)
-        stderr.print(f"{len(findings)} findings, {back} of them where the Neural Engine is said to leave the work.")
-    raise typer.Exit(code=1 if strict and back else 0)
+        for path, report in zip(paths, reports, strict=True):
+            _show(path, report)
+    raise typer.Exit(code=1 if strict and any(report.held_back for report in reports) else 0)
 
 
-def _check_accelerator(name: str) -> None:
-    from edgekit.errors import RefusedError, UnknownNameError
-    from edgekit.measurement import ACCELERATORS
+def _show(path: Path, report: "LintReport") -> None:
+    from edgekit.cli.output import counted, print_table, stderr
 
-    if name not in ACCELERATORS:
-        raise UnknownNameError("accelerator", name, ACCELERATORS)
-    if name != "coreml":
-        raise RefusedError(f"lint --for {name} is not offered yet: there are rules for coreml only")
-
-
-def _package(path: Path) -> Path:
-    """The package to read: of a bundle its model."""
-    from edgekit.bundle import MANIFEST, open_bundle
-    from edgekit.errors import RefusedError
-
-    if (path / MANIFEST).is_file():
-        bundle = open_bundle(path)
-        if bundle.manifest.target != "coreml":
-            raise RefusedError(f"{path} is a {bundle.manifest.target} bundle: --for coreml reads Core ML packages")
-        return bundle.model_path
-    if path.suffix != ".mlpackage":
-        raise RefusedError(f"{path} is neither a bundle nor an .mlpackage, which --for coreml reads")
-    return path
-
-
-def _show(findings: "list[Finding]") -> None:
-    from edgekit.cli.output import print_table
-
-    sources = list(dict.fromkeys(finding.source for finding in findings))
-    rows = []
-    for finding in findings:
-        places = ", ".join(finding.where) + (", …" if finding.count > len(finding.where) else "")
-        what = f"{finding.count} × {finding.operation} in {finding.function}: {places}"
-        source = f"[{sources.index(finding.source) + 1}]"
-        rows.append([finding.rule, finding.effect, what, f"{finding.why} {source}", finding.advice])
-    print_table(["rule", "effect", "where", "why", "what to do"], rows)
+    sources = list(dict.fromkeys(finding.source for finding in report.findings))
+    rows = [
+        [f.rule, f.effect, _place(f), f"{f.why} [{sources.index(f.source) + 1}]", f.advice] for f in report.findings
+    ]
+    if rows:
+        print_table(["rule", "effect", "where", "why", "what to do"], rows, title=str(path))
     for number, source in enumerate(sources, start=1):
         typer.echo(f"[{number}] {source}")
+    taken = "" if report.operators_taken is None else f"{_taken(report)}; "
+    back = sum(finding.effect != "slower" for finding in report.findings)
+    text = f"{path}: {taken}{counted(len(rows), 'finding')}, {back} of them more than slower. Asked: {report.judge}."
+    stderr.print(text, markup=False)
+
+
+def _taken(report: "LintReport") -> str:
+    from edgekit.cli.output import counted
+
+    parts = "" if report.partitions is None else f" in {counted(report.partitions, 'partition')}"
+    return f"{report.accelerator} would take {report.operators_taken} of {report.operators or '?'} operators{parts}"
+
+
+def _place(finding: "Finding") -> str:
+    from edgekit.cli.output import shorten
+
+    places = ", ".join(shorten(name) for name in finding.where)
+    more = ", …" if finding.count > len(finding.where) > 0 else ""
+    function = "" if finding.function == "main" else f" in {finding.function}"
+    return f"{finding.count} × {finding.operation}{function}{': ' if places else ''}{places}{more}"

@@ -22,6 +22,7 @@ VERBS = {
     "verify": "Repeat the proof of a bundle: every byte, parity and accuracy.",
     "inspect": "Show signatures, operators, sizes and where the bytes are.",
     "lint": "Show what in a file keeps an accelerator from running it, or running it fast, and why.",
+    "compile": "Compile a bundle for one device's NPU: a bundle of its own, with the compiler's report.",
     "sensitivity": "Measure what quantizing each module costs: each alone, and everything but it.",
     "search": "Find the smallest or fastest mixed recipe within a budget of accuracy.",
     "devices": "List boards and phones and their state; prepare a board.",

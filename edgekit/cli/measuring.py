@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgekit.devices.campaign import Cell, Outcome
-    from edgekit.measurement import ComputeUnits
+    from edgekit.measurement import ComputeUnits, OpenvinoDevice
     from edgekit.report.comparison import Comparison
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
@@ -49,9 +49,26 @@ def parse_units(value: str) -> "ComputeUnits":
     return found
 
 
-def plan_cells(bundles: Sequence[Path], devices: Sequence[str], accelerators: Sequence[str]) -> "tuple[Cell, ...]":
-    """Every bundle on every device with every accelerator; names are checked before anything is connected."""
+def parse_openvino(value: str) -> "OpenvinoDevice":
+    """A device of OpenVINO, in any case; a usage error for anything else."""
+    from edgekit.measurement import OPENVINO_DEVICES
+
+    found = next((device for device in OPENVINO_DEVICES if device == value.upper()), None)
+    if found is None:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(OPENVINO_DEVICES)}", param_hint="--openvino-device")
+    return found
+
+
+def plan_cells(
+    bundles: Sequence[Path], devices: Sequence[str], accelerators: Sequence[str], *, beside_cpu: bool = False
+) -> "tuple[Cell, ...]":
+    """Every bundle on every device with every accelerator; names are checked before anything is connected.
+
+    With `beside_cpu`, each that runs on the CPU is also measured there, after the accelerators, if only others were
+    asked for.
+    """
     from edgekit.bundle import open_bundle
+    from edgekit.devices.accelerators import OFFERED
     from edgekit.devices.campaign import Cell
     from edgekit.devices.registry import open_device
     from edgekit.errors import UnknownNameError
@@ -63,12 +80,14 @@ def plan_cells(bundles: Sequence[Path], devices: Sequence[str], accelerators: Se
         if accelerator not in ACCELERATORS:
             raise UnknownNameError("accelerator", accelerator, ACCELERATORS)
     opened = [open_bundle(path) for path in dict.fromkeys(bundles)]
-    return tuple(
-        Cell(bundle=bundle, device=device, accelerator=accelerator)
-        for device in dict.fromkeys(devices)
-        for bundle in opened
-        for accelerator in dict.fromkeys(accelerators)
-    )
+    cells = []
+    for device in dict.fromkeys(devices):
+        for bundle in opened:
+            cells += [Cell(bundle=bundle, device=device, accelerator=name) for name in dict.fromkeys(accelerators)]
+            on_cpu = "cpu" in OFFERED.get(bundle.manifest.runtime, ()) and bundle.manifest.compiled is None
+            if beside_cpu and "cpu" not in accelerators and on_cpu:
+                cells.append(Cell(bundle=bundle, device=device, beside=True))
+    return tuple(cells)
 
 
 class CampaignView:
@@ -130,16 +149,20 @@ class CampaignView:
 
 
 def show_outcomes(outcomes: "Sequence[Outcome]") -> None:
-    """Print the table of what was measured, and the evidence where a verdict is not valid."""
+    """Print the table of what was measured, and the evidence of accelerators and where a verdict is not valid."""
+    from edgekit.report.beside_cpu import beside_cpu, beside_cpu_table
     from edgekit.report.devices import report_run
     from edgekit.report.devices_tables import bench_table
     from edgekit.results import Run
 
     made = [outcome.measurement for outcome in outcomes if outcome.measurement]
+    runs = [Run(measurement=measurement) for measurement in made]
     if made:
-        print_sortable(bench_table(tuple(report_run(Run(measurement=measurement)) for measurement in made)))
+        print_sortable(bench_table(tuple(report_run(run) for run in runs)))
+    if beside := beside_cpu(runs):
+        print_sortable(beside_cpu_table(beside))
     for measurement in made:
-        if measurement.verdict != "valid":
+        if measurement.verdict != "valid" or measurement.accelerator != "cpu":
             evidence = ". ".join(measurement.evidence) or "no evidence"
             where = f"{measurement.bundle} · {measurement.accelerator} · {measurement.device.address}"
             typer.echo(f"{where} is {measurement.verdict}: {evidence}")

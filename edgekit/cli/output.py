@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from edgekit.bundle import Accuracy, Parity
+from edgekit.bundle import Accuracy, Manifest, Parity
 from edgekit.report.numbers import human_size as human_size
 
 if TYPE_CHECKING:
@@ -92,10 +92,14 @@ def parity_text(parity: Parity) -> str:
     lossy = parity.labels_changed_tolerance < 1
     verdict = "close" if lossy else "equal"
     if parity.verdict != "within-tolerance":
-        verdict = f"FAILED (tolerance {parity.tolerance:.1e})"
-    changed = f"{parity.labels_changed} of {parity.steps} labels changed"
+        verdict = f"FAILED ({parity.note or f'tolerance {parity.tolerance:.1e}'})"
+    said = [verdict, f"|Δ| ≤ {parity.max_abs_difference:.1e}"]
+    if parity.labels_changed is not None:
+        said.append(f"{parity.labels_changed} of {parity.labels or parity.steps} labels changed")
+    if parity.cosine is not None:
+        said.append(f"cosine {parity.cosine:.6f}")
     evaluated = " (evaluated by edgekit)" if parity.evaluated else ""
-    return f"{verdict}, |Δ| ≤ {parity.max_abs_difference:.1e}, {changed}{evaluated}"
+    return f"{', '.join(said)}{evaluated}"
 
 
 def accuracy_text(accuracy: Accuracy) -> str:
@@ -104,3 +108,28 @@ def accuracy_text(accuracy: Accuracy) -> str:
         return accuracy.note if len(accuracy.note) < 60 else "not measured"
     interval = f"{100 * accuracy.low:.1f}–{100 * accuracy.high:.1f}"
     return f"{100 * accuracy.accuracy:.1f} % ({interval}; {accuracy.samples} of {accuracy.population})"
+
+
+def compiled_rows(manifest: Manifest) -> list[list[str]]:
+    """What a compiler left to the CPU: device, operators, places and reason."""
+    if manifest.compiled is None:
+        return []
+    return [
+        [
+            manifest.compiled.device,
+            f"{left.count} × {left.operator}",
+            ", ".join(shorten(name) for name in left.where) + (", …" if left.count > len(left.where) else ""),
+            left.reason,
+        ]
+        for left in manifest.compiled.report.left
+    ]
+
+
+def counted(count: int, thing: str) -> str:
+    """A number of things: 1 partition, 2 partitions."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def shorten(name: str, most: int = 48) -> str:
+    """The end of a long name of a tensor, which is what tells it from others."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -5,7 +5,10 @@ from typing import Annotated, Any
 import typer
 
 
-def run_schemes(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def run_schemes(
+    rewrites: Annotated[bool, typer.Option("--rewrites", help="List what export --rewrite offers instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """List the quantization schemes: what each becomes in each target, or why it is not offered.
 
     A scheme that a target can't do is refused by name and never replaced by another.
@@ -14,8 +17,13 @@ def run_schemes(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
 
         edgekit schemes
 
+        edgekit schemes --rewrites
+
         edgekit schemes --json
     """
+    if rewrites:
+        _show_rewrites(as_json=as_json)
+        return
     from edgekit.cli.output import print_json, print_table
     from edgekit.export.schemes import ALIASES, CALIBRATED, SCHEMES, TOLERANCES, reason, refusal
     from edgekit.export.targets import TARGETS
@@ -46,6 +54,23 @@ def run_schemes(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
     typer.echo(
         f"{', '.join(sorted(CALIBRATED))}: calibrated with texts of the training data, or --calibration-data FILE."
     )
+
+
+def _show_rewrites(*, as_json: bool) -> None:
+    from edgekit.cli.output import print_json, print_table
+    from edgekit.model.rewrites import BUILT_IN, REWRITES
+
+    if as_json:
+        rows = {name: vars(rewrite) | {"built_in": False} for name, rewrite in REWRITES.items()}
+        print_json(rows | {name: {"becomes": becomes, "built_in": True} for name, becomes in BUILT_IN.items()})
+        return
+    print_table(
+        ["rewrite", "what becomes of the model", "what it helps", "adds to the relative tolerance"],
+        [[name, rewrite.becomes, rewrite.helps, f"{rewrite.adds_tolerance:g}"] for name, rewrite in REWRITES.items()],
+    )
+    for name, becomes in BUILT_IN.items():
+        typer.echo(f"{name}: always so, {becomes}.")
+    typer.echo("Each keeps the weights and the answers: parity is measured against the model as it was trained.")
 
 
 def _name(row: dict[str, Any]) -> str:

@@ -39,7 +39,8 @@ def run_verify(
 
     Compares each file with the manifest, byte for byte; then runs the target file on the golden data inside the bundle
     and compares its outputs with the source model's. Exit code 1 when anything differs. Off a Mac, edgekit evaluates
-    Core ML programs itself; with --against, also such as it did not make.
+    Core ML programs itself; with --against, also such as it did not make. A bundle that was compiled for a device runs
+    on what stands in for it here, after a look at whether its contexts are that device's.
 
     Examples:
 
@@ -157,10 +158,16 @@ def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
     from edgekit.export.recipes import schemes_of
     from edgekit.export.schemes import tolerance_of
     from edgekit.proof.prove import prove_file
+    from edgekit.proof.tokens import check_tokens
 
     bundle = open_bundle(path)
     check_files(bundle)
+    check_tokens(bundle)
     manifest = bundle.manifest
+    if manifest.compiled:
+        from edgekit.export.compilers.pipeline import prove_again
+
+        return bundle, prove_again(bundle)
     tolerance = tolerance_of(schemes_of(manifest))
     proof = prove_file(
         bundle.model_path,
@@ -168,6 +175,7 @@ def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
         bundle.golden_path,
         relative_tolerance=tolerance.relative,
         labels_changed_tolerance=tolerance.labels_changed,
+        cosine_tolerance=tolerance.cosine,
         population=manifest.accuracy.population,
         accuracy_note="" if manifest.accuracy.samples else manifest.accuracy.note,
     )

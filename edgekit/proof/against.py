@@ -107,7 +107,7 @@ def _reference(against: Path, steps: Path) -> tuple[Step, ...]:
 
 
 def _logits(checkpoint: Any, inputs: Arrays) -> NDArray[Any]:
-    ids, mask = (inputs[name].astype(np.int32) for name in ("ids", "mask"))
+    ids, mask = (inputs[name].astype(np.int32).reshape(len(inputs["ids"]), -1) for name in ("ids", "mask"))
     return checkpoint_logits(checkpoint, ids, mask)
 
 

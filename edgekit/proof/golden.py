@@ -6,13 +6,14 @@ the index of the true label of each step, or -1 where there is none.
 
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import BundleError
+from edgekit.program import Signature
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -69,6 +70,15 @@ def read_golden(path: Path) -> Golden:
     return Golden(steps=steps, labels=labels.astype(np.int32))
 
 
+def take_steps(golden: Golden, count: int) -> Golden:
+    """Up to `count` of the steps, evenly spaced; of the same data always the same ones."""
+    total = len(golden.steps)
+    if total <= count:
+        return golden
+    chosen = [index * total // count for index in range(count)]
+    return Golden(steps=tuple(golden.steps[index] for index in chosen), labels=golden.labels[chosen])
+
+
 def stack_outputs(steps: Sequence[Step], name: str) -> NDArray[np.float64]:
     """One output of all steps as [steps, …] (the batch axis of 1 is dropped)."""
     return np.stack([np.asarray(step.outputs[name], dtype=np.float64).reshape(-1) for step in steps])
@@ -81,3 +91,15 @@ def text_steps(encoded: Mapping[str, NDArray[np.int32]], signature: str) -> tupl
         Step(signature=signature, inputs={name: value[i : i + 1] for name, value in encoded.items()})
         for i in range(rows)
     )
+
+
+def fit_inputs(steps: Sequence[Step], signature: Signature) -> tuple[Step, ...]:
+    """The steps with inputs of the types and ranks of `signature`: a mask may be float32 [1, 1, 1, length] there."""
+    specs = {spec.name: spec for spec in signature.inputs}
+
+    def fit(name: str, value: NDArray[np.generic]) -> NDArray[np.generic]:
+        spec = specs[name]
+        missing = (1,) * (len(spec.shape) - value.ndim)
+        return value.astype(spec.dtype).reshape(value.shape[:-1] + missing + value.shape[-1:])
+
+    return tuple(replace(step, inputs={name: fit(name, v) for name, v in step.inputs.items()}) for step in steps)

@@ -1,5 +1,6 @@
 """Nothing ships unproven: which texts a file is tried on, and the proof itself."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from edgekit.bundle import Accuracy, Parity
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import DataError, MissingExtraError
 from edgekit.proof.accuracy import score_outputs
-from edgekit.proof.golden import Golden, read_golden, text_steps, write_golden
+from edgekit.proof.golden import Golden, read_golden, take_steps, text_steps, write_golden
 from edgekit.proof.parity import compare_outputs
 from edgekit.proof.replay import EVALUATED, is_evaluated, replay_steps
 from edgekit.proof.samples import HeldOut, held_out, stratified_sample
@@ -79,16 +80,23 @@ def prove_file(
     *,
     relative_tolerance: float,
     labels_changed_tolerance: float,
+    cosine_tolerance: float,
     population: int,
     accuracy_note: str,
+    max_steps: int | None = None,
 ) -> Proof:
     """Run a target file on the golden steps, compare its outputs and score its answers.
 
-    Raises RunnerError where the file can't be run at all.
+    `max_steps` bounds the steps where running one is slow: a simulator takes 0.1 s and more for what a device does in a
+    millisecond. Raises RunnerError where the file can't be run at all.
     """
     golden = read_golden(golden_path)
-    produced = replay_steps(model, runtime, golden_path).produced
-    parity = compare_outputs(golden, produced, relative_tolerance, labels_changed_tolerance)
+    with tempfile.TemporaryDirectory(prefix="edgekit-prove-") as folder:
+        if max_steps and max_steps < len(golden.steps):
+            golden, golden_path = take_steps(golden, max_steps), Path(folder, "golden.npz")
+            write_golden(golden_path, golden)
+        produced = replay_steps(model, runtime, golden_path).produced
+    parity = compare_outputs(golden, produced, relative_tolerance, labels_changed_tolerance, cosine_tolerance)
     if is_evaluated(runtime):
         parity = parity.model_copy(update={"evaluated": EVALUATED})
     if accuracy_note or not np.any(golden.labels >= 0):

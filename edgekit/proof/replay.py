@@ -3,12 +3,15 @@
 Core ML runs on Apple systems only: elsewhere `edgekit.mil` evaluates its programs, in a process of the same protocol.
 """
 
+import importlib.util
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.environments import environment_python
+from edgekit.errors import RunnerError
 from edgekit.processes import run_process
 from edgekit.proof.golden import Golden, read_golden
 from edgekit.proof.runner_events import check_run, find_event, job_text, parse_event
@@ -18,6 +21,9 @@ EVALUATED = (
     "evaluated on Linux by edgekit, not on Apple hardware: every value rounded to the type that the program declares, "
     "products summed in float32. A device may sum in another order or precision, for which the tolerance leaves room"
 )
+NOWHERE = "vela"  # the runtime of what Vela compiled
+#: runtime of compiled files → the environment that has it
+ELSEWHERE = {"qnn-simulator": "onnxruntime-qnn", "litert-openvino": "litert-openvino"}
 
 
 def is_evaluated(runtime: str) -> bool:
@@ -28,6 +34,24 @@ def is_evaluated(runtime: str) -> bool:
 def runner_module(runtime: str) -> str:
     """The module that runs files of this runtime as a process."""
     return "edgekit.mil" if is_evaluated(runtime) else "edgekit.devices.runner"
+
+
+def _start(runtime: str, job: Path) -> tuple[list[str], dict[str, str]]:
+    """How the runner is started for a runtime: the command, and what is added to its environment."""
+    if runtime == NOWHERE:
+        raise RunnerError("no such file runs here: it is for Ethos-U, in a microcontroller")
+    if runtime not in ELSEWHERE:
+        return [sys.executable, "-P", "-m", runner_module(runtime), str(job)], {}
+    name = ELSEWHERE[runtime]
+    python = environment_python(name)
+    if python is None:
+        message = f"such files need {name}, which is not set up here: edgekit devices setup local --runtime {name}"
+        raise RunnerError(message)
+    found = importlib.util.find_spec("edgekit.devices.runner")
+    start = Path(str(found.origin if found else "")).with_name("start.py")
+    # the plugin of ai-edge-litert 2.3.0 opens OpenVINO by name: the loader must know the folder from the beginning
+    libraries = ":".join(map(str, python.parent.parent.glob("lib/python*/site-packages/openvino/libs")))
+    return [str(python), str(start), str(job)], {"LD_LIBRARY_PATH": libraries} if libraries else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +80,13 @@ def replay_steps(
                 outputs=str(outputs),
                 num_threads=num_threads,
                 die_with_parent=True,
+                **({"accelerator": "npu"} if runtime in ELSEWHERE else {}),
+                **({"openvino_device": "CPU"} if runtime == "litert-openvino" else {}),
                 **({"random_steps": random_steps} if random_steps else {}),
             )
         )
-        argv = [sys.executable, "-P", "-m", runner_module(runtime), str(job)]
-        env = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": str(num_threads)}  # numpy's, in edgekit.mil
+        argv, added = _start(runtime, job)
+        env = added | {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": str(num_threads)}  # numpy's, in edgekit.mil
         run = run_process(argv, timeout_s=timeout_s, cwd=Path(folder), env=env)
         events = [event for line in run.stdout.splitlines() if (event := parse_event(line))]
         check_run(model.name, run, events)

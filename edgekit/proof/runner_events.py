@@ -11,7 +11,7 @@ from edgekit.processes import CompletedRun
 SCHEMA = 1
 Event = dict[str, Any]
 #: what runtimes print when nothing is wrong
-_CHATTER = ("INFO:", "VERBOSE:")
+_CHATTER = ("INFO:", "VERBOSE:", "WARNING:", "I0000 ", "└")
 
 
 def job_text(**fields: Any) -> str:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from edgekit.measurement import Measurement
+from edgekit.report.beside_cpu import beside_cpu
 from edgekit.report.document import DevicesPart, ReportedRun
 from edgekit.report.numbers import median_with_interval, percent
 from edgekit.results import Run
@@ -13,7 +14,9 @@ from edgekit.statistics import Summary, blocks, ratio_of_medians, summarize
 def devices_part(runs: Sequence[Run], *, remarks: Sequence[str] = ()) -> DevicesPart:
     """Compute everything that is shown of these runs, in their order."""
     reported = tuple(report_run(run) for run in runs)
-    return DevicesPart(runs=reported, findings=tuple(_findings(reported)), remarks=tuple(remarks))
+    return DevicesPart(
+        runs=reported, beside_cpu=beside_cpu(runs), findings=tuple(_findings(reported)), remarks=tuple(remarks)
+    )
 
 
 def report_run(run: Run) -> ReportedRun:

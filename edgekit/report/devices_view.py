@@ -3,6 +3,7 @@
 from collections import defaultdict
 
 from edgekit.measurement import Measurement
+from edgekit.report.beside_cpu import beside_cpu_table
 from edgekit.report.devices import measured_name
 from edgekit.report.devices_tables import (
     TONES,
@@ -29,6 +30,8 @@ def devices_section(part: DevicesPart) -> Section:
     if part.remarks:
         blocks.append(Text(sentences=part.remarks, as_list=len(part.remarks) > 1, tone="warn"))
     blocks += [latency_table(part.runs), *_latency_figures(part.runs), cold_table(part.runs), coverage_table(part.runs)]
+    if part.beside_cpu:
+        blocks.append(beside_cpu_table(part.beside_cpu))
     blocks += [verdict_table(part.runs), conditions_table(part.runs)]
     blocks += [
         Figure(

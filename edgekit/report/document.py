@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from edgekit.measurement import Measurement
+from edgekit.report.beside_cpu import BesideCpu
 from edgekit.report.quantization import QuantizationPart
 from edgekit.statistics import Summary
 
@@ -36,9 +37,13 @@ class ReportedRun(_Record):
 
 
 class DevicesPart(_Record):
-    """The measurements on devices; `findings` are sentences computed from them, `remarks` what the reader must know."""
+    """The measurements on devices; `findings` are sentences computed from them, `remarks` what the reader must know.
+
+    `beside_cpu` has those on accelerators that have the same file on the CPU in the same session.
+    """
 
     runs: tuple[ReportedRun, ...]
+    beside_cpu: tuple[BesideCpu, ...] = ()
     findings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 

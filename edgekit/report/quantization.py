@@ -80,7 +80,7 @@ class SchemeRow(_Record):
 class SchemeGroup(_Record):
     """Bundles of one model on one test set; those of others are in groups of their own.
 
-    `front` names the bundles that no other beats in size, latency and accuracy at once.
+    `front` names the bundles that no other beats in size, latency and accuracy at once; `advice` is by target.
     """
 
     model: str
@@ -88,7 +88,7 @@ class SchemeGroup(_Record):
     texts: str
     rows: tuple[SchemeRow, ...]
     front: tuple[str, ...] = ()
-    advice: Sentence | None = None
+    advice: tuple[Sentence, ...] = ()
     slow: tuple[Sentence, ...] = ()
 
 
@@ -96,7 +96,8 @@ class WeightRange(_Record):
     """Values of one weight matrix; channels are its outputs, `outlier_ratio` the largest channel over the median one.
 
     `tensor_noise` and `channel_noise` are the mean squared errors of int8 with one scale, and with one for each
-    channel; `channels_fix` is the share of the first that the second takes away.
+    channel; `channels_fix` is the share of the first that the second takes away. `int8_error` (by channel) and
+    `int4_error` (scales as in `int4_scales`) are root mean squares of what rounding changes, over those of the weights.
     """
 
     low: float
@@ -107,6 +108,9 @@ class WeightRange(_Record):
     tensor_noise: float
     channel_noise: float
     channels_fix: float
+    int8_error: float
+    int4_error: float
+    int4_scales: str
 
 
 class ActivationRange(_Record):
@@ -137,7 +141,7 @@ class ModuleCost(_Record):
 
 
 class Module(_Record):
-    """One module of the source model; `share_of_time` is that of the float32 file's, where the profile tells it."""
+    """One module of the source model; `share_of_time` is that of an inference of the float32 file, where it is told."""
 
     name: str
     elements: int
@@ -149,7 +153,10 @@ class Module(_Record):
 
 
 class ModulesPart(_Record):
-    """A checkpoint by module; `why` explains each that has a share of a scheme's cost over `threshold`."""
+    """A checkpoint by module; `why` explains each that has a share of a scheme's cost over `threshold`.
+
+    `times` says what the shares of time are of, or why there are none.
+    """
 
     model: str
     target: str
@@ -159,6 +166,7 @@ class ModulesPart(_Record):
     modules: tuple[Module, ...]
     why: tuple[Sentence, ...] = ()
     headroom: tuple[Sentence, ...] = ()
+    times: str = ""
     remarks: tuple[str, ...] = ()
 
 

@@ -25,8 +25,7 @@ def _group_blocks(group: SchemeGroup, *, several: bool) -> list[Block]:
     named = f"{group.model} ({group.model_sha256[:8]})" if several else group.model
     blocks: list[Block] = []
     if group.advice:
-        prefix = f"{named}: " if several else ""
-        blocks.append(Text(sentences=(f"{prefix}{group.advice.text}",)))
+        blocks.append(Text(sentences=_advice(group, f"{named}: " if several else ""), as_list=len(group.advice) > 1))
     blocks += [_summary_table(group, named), *_front_figures(group, named)]
     if group.slow:
         blocks.append(
@@ -39,6 +38,15 @@ def _group_blocks(group: SchemeGroup, *, several: bool) -> list[Block]:
     if changed:
         blocks.append(Panel(title=f"Texts whose label changed: {named}", blocks=changed))
     return blocks
+
+
+def _advice(group: SchemeGroup, prefix: str) -> tuple[str, ...]:
+    """What to ship; with its target where there are several."""
+    targets = len(group.advice) > 1
+    return tuple(
+        f"{prefix}{each.evidence['target']}: {each.text}" if targets else f"{prefix}{each.text}"
+        for each in group.advice
+    )
 
 
 def _summary_table(group: SchemeGroup, named: str) -> Table:
@@ -84,6 +92,8 @@ def _remarks(group: SchemeGroup, row: SchemeRow) -> list[str]:
     remarks = ["on the front"] if row.bundle in group.front else []
     if row.measurement and row.measurement.verdict != "valid":
         remarks.append(f"latency is {row.measurement.verdict}")
+    if row.parity and row.parity.evaluated:
+        remarks.append(row.parity.evaluated.split(":")[0])
     return [*remarks, *([row.note] if row.note else [])]
 
 

@@ -1,34 +1,75 @@
 """What to ship, in one sentence with its reason."""
 
+from collections.abc import Sequence
+
 from edgekit.report.numbers import human_size, milliseconds
 from edgekit.report.quantization import SchemeGroup, SchemeRow, Sentence
 
-#: points of accuracy that a file may lose and still be advised, where its interval does not include no loss
+#: points of accuracy that a file may lose and still be advised; of few texts one may be more
 MOST_LOST_POINTS = 0.5
 
 
-def advise(group: SchemeGroup) -> Sentence | None:
-    """The file on the front with the smallest size × latency among those that lose no accuracy for sure."""
-    candidates = [row for row in group.rows if row.bundle in group.front and _keeps(row)]
+def advise(group: SchemeGroup) -> tuple[Sentence, ...]:
+    """For each target, the file with the least size × latency of those that no other beats and lose next to nothing.
+
+    Next to nothing is MOST_LOST_POINTS, or one text where that is more; a target without such a file has no advice.
+    """
+    targets = dict.fromkeys(row.target for row in group.rows)
+    found = (_advise([row for row in group.rows if row.target == target]) for target in targets)
+    return tuple(sentence for sentence in found if sentence)
+
+
+def _advise(rows: Sequence[SchemeRow]) -> Sentence | None:
+    front = front_of(rows)
+    candidates = [row for row in rows if row.bundle in front and _keeps(row)]
     if not candidates:
         return None
     timed = all(row.latency for row in candidates)
     best = min(candidates, key=lambda row: _cost(row, timed=timed))
     evidence = {
+        "target": best.target,
         "bundle": best.bundle,
         "size_bytes": best.size_bytes,
         "p50_ms": best.latency.p50_ms if best.latency else None,
         "timed": timed,
         "candidates": {row.bundle: _cost(row, timed=timed) for row in candidates},
-        "most_lost_points": MOST_LOST_POINTS,
+        "most_lost_points": _most_lost(best),
     }
     return Sentence(subject=best.bundle, text=_sentence(best, len(candidates), timed=timed), evidence=evidence)
+
+
+def front_of(rows: Sequence[SchemeRow]) -> tuple[str, ...]:
+    """The bundles that are within their tolerance and that no other beats in size, latency and accuracy at once."""
+    return tuple(row.bundle for row in rows if row.usable and not any(_beats(other, row) for other in rows))
+
+
+def _beats(a: SchemeRow, b: SchemeRow) -> bool:
+    """Whether `a` is nowhere worse than `b` and somewhere better: in size, latency and accuracy, where both have it."""
+    if not a.usable or a is b:
+        return False
+    pairs = [(-a.size_bytes, -b.size_bytes), (_quality(a), _quality(b))]
+    if a.latency and b.latency:
+        pairs.append((-a.latency.p50_ms, -b.latency.p50_ms))
+    elif b.latency:
+        return False
+    return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)
+
+
+def _quality(row: SchemeRow) -> float:
+    """Accuracy where it is known, else the share of labels unchanged."""
+    if row.accuracy:
+        return row.accuracy.accuracy
+    return 1 - (row.parity.labels_changed or 0) / max(1, row.parity.steps) if row.parity else 0.0
 
 
 def _keeps(row: SchemeRow) -> bool:
     if not row.accuracy:
         return bool(row.parity and not row.parity.labels_changed)
-    return row.accuracy.high_points >= 0 or row.accuracy.change_points >= -MOST_LOST_POINTS
+    return row.accuracy.change_points >= -_most_lost(row)
+
+
+def _most_lost(row: SchemeRow) -> float:
+    return max(MOST_LOST_POINTS, 100 / row.accuracy.texts) if row.accuracy else 0.0
 
 
 def _cost(row: SchemeRow, *, timed: bool) -> float:
@@ -43,11 +84,11 @@ def _sentence(best: SchemeRow, count: int, *, timed: bool) -> str:
     if best.accuracy:
         a = best.accuracy
         why = f"its accuracy changes by {a.change_points:+.2f} points ({a.low_points:+.2f} to {a.high_points:+.2f})"
-        kept = "no more accuracy than these texts can tell"
+        kept = f"at most {_most_lost(best):.2g} points of accuracy here"
     else:
         why, kept = (
             "no label changed on the texts it was tried on (no held-out labels: accuracy is not known)",
-            "no label",
+            "no label here",
         )
     if count == 1:
         return f"Ship {best.bundle} ({measured}): it is the only file that no other beats and that loses {kept}; {why}."

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from edgekit.bundle import TOKENIZER, Bundle, Parity, check_files, read_labels
 from edgekit.errors import BundleError, EdgekitError
+from edgekit.export.diagnosis.advice import front_of
 from edgekit.measurement import Measurement
 from edgekit.proof.golden import Golden, read_golden, stack_outputs
 from edgekit.proof.intervals import paired_interval
 from edgekit.proof.parity import OUTPUT, compare_outputs
-from edgekit.proof.replay import replay_steps
+from edgekit.proof.replay import EVALUATED, is_evaluated, replay_steps
 from edgekit.report.quantization import AccuracyChange, ChangedText, SchemeGroup, SchemeRow
 from edgekit.statistics import summarize
 from edgekit.text.processor import Processor
@@ -40,11 +41,13 @@ def compare_bundles(
     bundles: Sequence[Bundle],
     problems: Mapping[Path, str],
     measured: Mapping[Path, Measurement],
+    untimed: Mapping[Path, str],
     on_bundle: Callable[[Bundle], None] = lambda bundle: None,
 ) -> tuple[list[SchemeGroup], list[str]]:
     """Replay every sound bundle and put those of one model and test set into one group; and what the reader must know.
 
-    `problems` are those of `check_bundles`, `measured` the latency of each bundle on this host, where it was measured.
+    `problems` are those of `check_bundles`, `measured` the latency of each bundle on this host, where it was measured,
+    and `untimed` why it was not.
     """
     groups: dict[tuple[str, str], list[Bundle]] = {}
     for bundle in bundles:
@@ -54,7 +57,9 @@ def compare_bundles(
         rows = []
         for bundle in members:
             on_bundle(bundle)
-            rows.append(_row(bundle, problems[bundle.path], measured.get(bundle.path)))
+            row = _row(bundle, problems[bundle.path], measured.get(bundle.path))
+            notes = [note for note in (row.note, untimed.get(bundle.path, "")) if note]
+            rows.append(row.model_copy(update={"note": "; ".join(notes)}))
         manifest = members[0].manifest
         made.append(
             SchemeGroup(
@@ -62,7 +67,7 @@ def compare_bundles(
                 model_sha256=sha256,
                 texts=f"{manifest.parity.steps} texts of {manifest.golden_texts}",
                 rows=tuple(rows),
-                front=tuple(row.bundle for row in rows if row.usable and not any(_beats(b, row) for b in rows)),
+                front=front_of(rows),
             )
         )
     return made, _remarks(made)
@@ -76,8 +81,10 @@ def _remarks(groups: Sequence[SchemeGroup]) -> list[str]:
             f"The bundles are of {models} model{'s' if models > 1 else ''} and {len(groups)} combinations of model and "
             "test set: numbers of different ones are kept apart and can't be compared."
         )
-    remarks += [f"{row.bundle}: {row.note}" for group in groups for row in group.rows if row.note]
-    return remarks
+    named: dict[str, list[str]] = {}
+    for row in (row for group in groups for row in group.rows if row.note):
+        named.setdefault(row.note, []).append(row.bundle)
+    return remarks + [f"{', '.join(bundles)}: {note}" for note, bundles in named.items()]
 
 
 def _test_set(bundle: Bundle, problems: Mapping[Path, str]) -> str:
@@ -111,7 +118,7 @@ def _row(bundle: Bundle, problem: str, measurement: Measurement | None) -> Schem
     golden = read_golden(bundle.golden_path)
     parity = _parity(bundle, golden, produced)
     facts: dict[str, Any] = {"parity": parity}
-    if parity.labels_changed is not None:
+    if parity.labels_changed is not None and parity.labels is None:
         facts |= {"accuracy": accuracy_change(golden, produced), "changed_texts": _changed(bundle, golden, produced)}
     if not np.any(golden.labels >= 0):
         facts["note"] = f"parity only: {manifest.accuracy.note or 'its texts have no labels'}"
@@ -124,7 +131,14 @@ def _parity(bundle: Bundle, golden: Golden, produced: Golden) -> Parity:
     """Compared anew, with the tolerances that the file was proven with."""
     recorded = bundle.manifest.parity
     largest = max(1.0, recorded.max_abs_reference or 0.0)
-    return compare_outputs(golden, produced, (recorded.tolerance or 0.0) / largest, recorded.labels_changed_tolerance)
+    found = compare_outputs(
+        golden,
+        produced,
+        (recorded.tolerance or 0.0) / largest,
+        recorded.labels_changed_tolerance,
+        recorded.cosine_tolerance or 0.0,
+    )
+    return found.model_copy(update={"evaluated": EVALUATED if is_evaluated(bundle.manifest.runtime) else ""})
 
 
 def accuracy_change(golden: Golden, produced: Golden) -> AccuracyChange | None:
@@ -176,22 +190,3 @@ def _changed(bundle: Bundle, golden: Golden, produced: Golden) -> tuple[ChangedT
 def _margin(logits: NDArray[np.float64]) -> float:
     second, first = np.sort(logits)[-2:]
     return float(first - second)
-
-
-def _beats(a: SchemeRow, b: SchemeRow) -> bool:
-    """Whether `a` is nowhere worse than `b` and somewhere better: in size, latency and accuracy, where both have it."""
-    if not a.usable or a is b:
-        return False
-    pairs = [(-a.size_bytes, -b.size_bytes), (quality(a), quality(b))]
-    if a.latency and b.latency:
-        pairs.append((-a.latency.p50_ms, -b.latency.p50_ms))
-    elif b.latency:
-        return False
-    return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)
-
-
-def quality(row: SchemeRow) -> float:
-    """Accuracy where it is known, else the share of labels unchanged."""
-    if row.accuracy:
-        return row.accuracy.accuracy
-    return 1 - (row.parity.labels_changed or 0) / max(1, row.parity.steps) if row.parity else 0.0

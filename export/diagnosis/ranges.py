@@ -1,6 +1,7 @@
 """Ranges of weights and activations, outlier channels, and what scales by channel are worth."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from edgekit.checkpoint import Checkpoint
 from edgekit.export.quantize.evidence import Floats, is_matrix
 from edgekit.export.quantize.modules import SCORES
+from edgekit.model.quantization import BLOCK
 from edgekit.report.quantization import ActivationRange, WeightRange
 
 FLOAT16_MAX = 65504.0
@@ -16,13 +18,19 @@ _BATCH = 64
 
 
 def weight_range(weight: Floats) -> WeightRange | None:
-    """The range of a weight [out, in] and the noise of int8 in it, with one scale and with one for each output."""
+    """The range of a weight [out, in], and the noise of int8 in it with one scale and with one for each output.
+
+    Also that of int4 in blocks of 32 inputs (where rows are no whole number of them, with one scale for each output).
+    """
     if not is_matrix(weight.shape):
         return None
     rows = weight.reshape(len(weight), -1).astype(np.float64)
     widths = np.max(np.abs(rows), axis=1)
-    one, each = int8_noise(rows, np.max(widths)), int8_noise(rows, widths[:, None])
+    one, each = rounding_noise(rows, np.max(widths), 127), rounding_noise(rows, widths[:, None], 127)
     channel, ratio = outlier(widths)
+    blocks = rows if rows.shape[1] % BLOCK else rows.reshape(-1, BLOCK)
+    int4 = rounding_noise(blocks, np.max(np.abs(blocks), axis=1)[:, None], 7)
+    square = float(np.mean(rows**2))
     return WeightRange(
         low=float(np.min(rows)),
         high=float(np.max(rows)),
@@ -32,13 +40,16 @@ def weight_range(weight: Floats) -> WeightRange | None:
         tensor_noise=one,
         channel_noise=each,
         channels_fix=1 - each / one if one else 0.0,
+        int8_error=math.sqrt(each / square) if square else 0.0,
+        int4_error=math.sqrt(int4 / square) if square else 0.0,
+        int4_scales="by channel" if rows.shape[1] % BLOCK else f"in blocks of {BLOCK}",
     )
 
 
-def int8_noise(values: NDArray[np.float64], largest: Any) -> float:
-    """The mean squared error of symmetric int8 (-127 to 127) with a scale of largest / 127."""
-    scale = np.maximum(largest, 1e-30) / 127
-    return float(np.mean((np.clip(np.round(values / scale), -127, 127) * scale - values) ** 2))
+def rounding_noise(values: NDArray[np.float64], largest: Any, steps: int) -> float:
+    """The mean squared error of symmetric integers (-steps to steps) with a scale of largest / steps."""
+    scale = np.maximum(largest, 1e-30) / steps
+    return float(np.mean((np.clip(np.round(values / scale), -steps, steps) * scale - values) ** 2))
 
 
 def outlier(widths: NDArray[np.float64]) -> tuple[int, float]:
@@ -84,28 +95,31 @@ def activation_ranges(checkpoint: Checkpoint, texts: Sequence[str]) -> dict[str,
 
     model = build_encoder(checkpoint.config, checkpoint.weights)
     watches: dict[str, _Watch] = {}
-    held: dict[str, Any] = {}
     present = np.ones(1, dtype=bool)
 
     def hook(name: str) -> Any:
         def seen(module: Any, given: Any, output: Any) -> None:
-            tensor = output if name.startswith("embed.") else given[0]
+            tensor = output if isinstance(module, torch.nn.Embedding) else given[0]
+            rows = tensor.detach().numpy().reshape(-1, tensor.shape[-1])
             if tensor.dim() == 3:  # else pooled, or the table's own positions
-                rows = tensor.detach().numpy().reshape(-1, tensor.shape[-1])[present]
-            else:
-                rows = tensor.detach().numpy().reshape(-1, tensor.shape[-1])
+                rows = rows[present]
             largest = float(np.max(np.square(rows, dtype=np.float64))) if name.endswith("_norm") else None
             watches.setdefault(name, _Watch()).see(rows, largest)
-            for part in ("query", "key"):
-                if name.endswith(f"attention.{part}"):
-                    held[part] = output.detach()
-            if name.endswith("attention.value"):
-                _see_scores(watches, name.removesuffix("attention.value"), model, held, present)
 
         return seen
 
+    def watched(name: str, plain: Any) -> Any:
+        def masked_scores(query: Any, key: Any, mask: Any) -> Any:
+            scores = plain(query, key, mask)
+            watches.setdefault(name, _Watch()).see(_real_scores(scores.numpy(), present))
+            return scores
+
+        return masked_scores
+
     for name, module in model.named_modules():
-        if name and not list(module.children()) and not name.endswith("dropout"):
+        if name.endswith(".attention"):
+            module.masked_scores = watched(name.removesuffix("attention") + SCORES, module.masked_scores)
+        elif name and not list(module.children()) and not name.endswith("dropout"):
             module.register_forward_hook(hook(name))
     ids, mask = checkpoint.processor.encode_padded(texts, checkpoint.config.max_length)
     with torch.inference_mode():
@@ -116,20 +130,9 @@ def activation_ranges(checkpoint: Checkpoint, texts: Sequence[str]) -> dict[str,
     return {name: watch.range() for name, watch in watches.items()}
 
 
-def _see_scores(
-    watches: dict[str, _Watch], block: str, model: Any, held: Mapping[str, Any], present: NDArray[np.bool_]
-) -> None:
-    """The scores that the softmax of a block is given, before the mask is added."""
-    attention = model.get_submodule(block + "attention")
-    query, key = (attention._split(held[part]) for part in ("query", "key"))
-    if model.config.positions == "rotary":
-        from edgekit.model.pytorch import _rotate
-
-        rotary = model._rotary(query.shape[2])
-        query, key = _rotate(query, rotary), _rotate(key, rotary)
-    scores = (query * attention.head_dim**-0.5) @ key.transpose(-1, -2)
+def _real_scores(scores: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Scores [batch, heads, length, length] as [rows, heads]; 0 where query or key is padding."""
     batch, heads, length = scores.shape[:3]
     tokens = present.reshape(batch, length)
     real = tokens[:, None, :, None] & tokens[:, None, None, :]
-    values = np.where(real, scores.numpy(), 0.0).transpose(0, 2, 3, 1).reshape(-1, heads)
-    watches.setdefault(block + SCORES, _Watch()).see(values)
+    return np.where(real, scores, np.float32(0)).transpose(0, 2, 3, 1).reshape(-1, heads)

@@ -14,8 +14,11 @@ from edgekit.report.quantization import SchemeGroup, SchemeRow, Sentence
 _SAME = {
     "batch_matrix_multiply": "batch_matmul",
     "mat_mul": "matmul",
+    "clamp": "maximum",
+    "divide": "div",
     "multiply": "mul",
     "reciprocal_square_root": "rsqrt",
+    "static_reshape": "reshape",
     "subtract": "sub",
 }
 _CONVERSIONS = re.compile(r"^(de|dynamic_)?quantize|^convert|^cast$")

@@ -18,7 +18,7 @@ from edgekit.export.quantize.evidence import Floats
 from edgekit.export.quantize.mixture import Mixture, wanted_weights
 from edgekit.export.quantize.modules import Node
 from edgekit.export.quantize.nodes import tflite_nodes
-from edgekit.export.quantize.tflite_lookup import gather_to_lookup
+from edgekit.export.quantize.tflite_lookup import prepare_tables
 from edgekit.export.quantize.tflite_signatures import fit_signatures, share_ranges, share_scales
 from edgekit.export.quantize.tflite_weights import float_weights, outputs_of_odd_rows, quantized_weights
 from edgekit.model.quantization import BLOCK, masked_low
@@ -38,7 +38,7 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
     """
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.tflite"
-        gather_to_lookup(source, prepared)
+        prepare_tables(source, prepared, even_width="int4-weight" in asked.used)
         nodes, floats = tflite_nodes(prepared), float_weights(prepared)
         recipe = _recipe(asked, prepared, nodes, floats)
         tool = quantizer.Quantizer(str(prepared), recipe)

@@ -59,7 +59,8 @@ def match_weights(weights: Weights, constants: Mapping[str, Floats]) -> dict[str
     """The module of each matrix among a file's float constants: one that holds its weight.
 
     Equal up to a transposition, a factor for each input (the scale of attention or the weights of a norm, folded into a
-    projection), axes of length 1, and rows that a shorter sequence does not need.
+    projection), axes of length 1, rows that a shorter sequence does not need, and the column of zeros that makes the
+    width of an int4 table even.
     """
     matrices = {name.rsplit(".", 1)[0]: value for name, value in weights.items() if is_matrix(value.shape)}
     found = {}
@@ -78,6 +79,8 @@ def _same(constant: NDArray[np.float32], weight: NDArray[np.float32]) -> bool:
 
 def _is_scaled(constant: NDArray[np.float32], weight: NDArray[np.float32]) -> bool:
     """Whether a constant is the weight [out, in], or its first rows, with a factor for each input."""
+    if constant.shape[1] == weight.shape[1] + 1 and not np.any(constant[:, -1]):
+        constant = constant[:, :-1]
     if constant.shape[1] != weight.shape[1] or len(constant) > len(weight):
         return False
     rows = weight[: len(constant)].astype(np.float64)

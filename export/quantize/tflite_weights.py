@@ -9,6 +9,8 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from edgekit.export.quantize.evidence import Floats, StoredWeight, is_matrix, unpack_int4
 
+#: ends the name of a table that was given a column of zeros to be of even width
+EVEN = b";even"
 _INTEGERS = {schema.TensorType.INT8: "int8", schema.TensorType.INT4: "int4"}
 
 
@@ -48,9 +50,14 @@ def outputs_of_odd_rows(path: Path, block: int) -> list[str]:
         for operator in subgraph.operators:
             tensors = [subgraph.tensors[index] for index in operator.inputs if index >= 0]
             constant = [t for t in tensors if model.buffers[t.buffer].data is not None and is_matrix(_shape(t))]
-            if any(t.type == schema.TensorType.FLOAT32 and _shape(t)[-1] % block for t in constant):
+            if any(t.type == schema.TensorType.FLOAT32 and _width(t) % block for t in constant):
                 found.append(subgraph.tensors[operator.outputs[0]].name.decode())
     return found
+
+
+def _width(tensor: Any) -> int:
+    """The length of a row, without the column that makes it even: one more would make blocks of rows of 31."""
+    return _shape(tensor)[-1] - tensor.name.endswith(EVEN)
 
 
 def _unpack(model: Any, subgraph: Any, tensor: Any, data: bytes) -> StoredWeight:

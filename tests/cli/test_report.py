@@ -70,7 +70,7 @@ def test_the_suffix_chooses_the_format(edgekit: Edgekit, kept: list[Measurement]
 def test_the_terminal_shows_the_tables(edgekit: Edgekit, kept: list[Measurement]) -> None:
     shown = edgekit("report", "--only", "devices")
     assert shown.code == 0
-    for part in ("Latency", "Cold and warm", "Coverage", "Verdicts", "Conditions", "gpu → CPU", kept[1].id):
+    for part in ("Latency", "Cold and warm", "Coverage", "Verdicts", "Conditions", "41 of 60 nodes", kept[1].id):
         assert part in shown.out
 
 
@@ -108,7 +108,7 @@ def test_bundles_are_run_here_and_compared(edgekit: Edgekit, bundle: Path, tmp_p
     assert row["latency"]["p50_ms"] == pytest.approx(float(np.median(samples)))
     assert row["accuracy"]["accuracy"] == 1.0
     assert row["parity"]["labels_changed"] == 0
-    assert group["advice"]["text"].startswith("Ship divide.onnx-none (")
+    assert group["advice"][0]["text"].startswith("Ship divide.onnx-none (")
     assert document["devices"] is None
     assert "No run on a device is kept" in document["quantization"]["remarks"][0]
 
@@ -133,12 +133,48 @@ def test_models_and_test_sets_are_kept_apart_and_changed_files_are_not_measured(
     assert (changed["parity"], changed["accuracy"], changed["latency"]) == (None, None, None)
 
 
-def reseal(path: Path) -> None:
-    manifest = json.loads((path / MANIFEST).read_text())
+def reseal(path: Path, **changes: object) -> None:
+    manifest = json.loads((path / MANIFEST).read_text()) | changes
     manifest.pop("files"), manifest.pop("edgekit")
     for name in (MANIFEST, MANIFEST_SUM):
         (path / name).unlink()
     seal_bundle(path, **manifest)
+
+
+def test_different_models_are_kept_apart_and_it_is_said(edgekit: Edgekit, bundle: Path, tmp_path: Path) -> None:
+    other = write_bundle(tmp_path / "other", "tflite").path
+    source = json.loads((other / MANIFEST).read_text())["source"]
+    reseal(other, source=source | {"sha256": "1" * 64, "path": "another"})
+    part = edgekit("report", bundle, other, "--no-latency", "--json").json()["quantization"]
+    assert [group["model"] for group in part["groups"]] == ["tiny", "another"]
+    assert any("are of 2 models and 2 combinations of model and test set" in remark for remark in part["remarks"])
+    assert [len(group["advice"]) for group in part["groups"]] == [1, 1]
+    shown = edgekit("report", bundle, other, "--no-latency", "--format", "markdown").out
+    assert "tiny (00000000): Ship divide.onnx-none" in shown
+    assert "another (11111111): Ship divide.tflite-none" in shown
+
+
+def test_without_held_out_data_there_is_parity_only(edgekit: Edgekit, bundle: Path) -> None:
+    golden = read_golden(bundle / GOLDEN)
+    write_golden(bundle / GOLDEN, Golden(steps=golden.steps, labels=np.full_like(golden.labels, -1)))
+    reseal(bundle, accuracy={"accuracy": None, "samples": 0, "note": "not measured: the data is not here"})
+    part = edgekit("report", bundle, "--no-latency", "--json").json()["quantization"]
+    (row,) = part["groups"][0]["rows"]
+    assert (row["accuracy"], row["parity"]["labels_changed"]) == (None, 0)
+    assert row["note"] == "parity only: not measured: the data is not here"
+    assert part["remarks"][-1].endswith(row["note"])
+    assert "no held-out labels: accuracy is not known" in part["groups"][0]["advice"][0]["text"]
+
+
+def test_a_bundle_that_does_not_run_here_is_told_of_and_the_others_are_timed(
+    edgekit: Edgekit, bundle: Path, tmp_path: Path
+) -> None:
+    core_ml = write_bundle(tmp_path / "other", "onnx", shift=0.0).path
+    reseal(core_ml, target="coreml", runtime="coreml", name="divide.coreml-none")
+    rows = edgekit("report", bundle, core_ml, "--json").json()["quantization"]["groups"][0]["rows"]
+    assert rows[0]["latency"]["count"] >= 30
+    assert rows[1]["latency"] is None
+    assert "no latency: local runs no Core ML: bench such bundles on a Mac" in rows[1]["note"]
 
 
 def test_wrong_paths_and_parts_are_refused(edgekit: Edgekit, bundle: Path, tmp_path: Path) -> None:

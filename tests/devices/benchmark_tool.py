@@ -2,7 +2,8 @@
 inputs in the value files, really writes the outputs, and prints in its format (recorded in OUTPUT).
 
 What it is to lack or do wrong is in TOOL_MODE, words separated by commas: old (no --output_filepath and no
---signature_to_run_for), no-values, gpu-fails, truncated, segv, wrong.
+--signature_to_run_for), no-values, gpu-fails, truncated, segv, wrong. It runs on the CPU whatever is asked for, and
+exits with 0, as Google's does with --use_nnapi=true.
 """
 
 import sys
@@ -45,6 +46,7 @@ Flags:
 \t--output_filepath=                      \tstring\toptional\tFile path to export outputs layer as binary data.
 \t--signature_to_run_for=                 \tstring\toptional\tIf the model contains multiple signatures, use this flag
 \t--use_gpu=false                         \tbool\toptional\tuse gpu
+\t--use_nnapi=false                       \tbool\toptional\tuse nnapi delegate api
 """
 PROFILE = """\
 Operator-wise Profiling Info for Regular Benchmark Runs:

@@ -38,7 +38,7 @@ def measure(bundle: Bundle, settings: Settings = QUICK, **options: object) -> Me
 
 @pytest.mark.parametrize(
     ("target", "runtime", "actual"),
-    [("tflite", "litert", ("XNNPACK", "CPU")), ("tflite", "litert-compiled", ("unknown",)), ("onnx", None, ("CPU",))],
+    [("tflite", "litert", ("XNNPACK", "CPU")), ("tflite", "litert-compiled", ("CPU",)), ("onnx", None, ("CPU",))],
 )
 def test_a_measurement_is_whole(
     target: str, runtime: str | None, actual: tuple[str, ...], bundles: dict[str, Bundle]

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,11 @@ import numpy as np
 from edgekit.checkpoint import Checkpoint
 from edgekit.export.jobs import Job, JobResult, read_result, write_job
 from edgekit.export.targets import TARGETS
+from edgekit.model.rewrites import rewrite_signature
 from edgekit.program import Framework, Signature
-from edgekit.proof.golden import Golden, read_golden, text_steps, write_golden
+from edgekit.proof.golden import Golden, fit_inputs, read_golden, text_steps, write_golden
 from edgekit.proof.replay import runner_module
-from edgekit.sources.checkpoint import SIGNATURE, checkpoint_source
+from edgekit.sources.checkpoint import SIGNATURE, checkpoint_source, encoder_signature
 
 SIX = [(target, framework) for target in ("tflite", "onnx", "coreml") for framework in ("torch", "tensorflow")]
 REFERENCES = [("savedmodel", "tensorflow"), ("pt2", "torch")]
@@ -72,6 +73,19 @@ class Routes:
             self._made[key] = (output, self._work(key, fields | {"output": str(output), "length": LENGTH}))
         return self._made[key]
 
+    def rewrite(self, target: str, framework: Framework, rewrites: tuple[str, ...]) -> tuple[Path, Path]:
+        """The float32 file of a route with `rewrites`, and the steps as it takes them."""
+        key = "+".join((f"{target}-{framework}", *rewrites))
+        if key not in self._made:
+            output = self._folder(key) / TARGETS[target].file
+            fields = {"op": "convert", "source": self.source(framework), "target": target, "rewrites": rewrites}
+            self._made[key] = (output, self._work(key, fields | {"output": str(output), "length": LENGTH}))
+        signature = rewrite_signature(encoder_signature(self.checkpoint, framework, LENGTH), rewrites)
+        steps = self.folder / f"{key}.npz"
+        given = read_golden(self.steps())
+        write_golden(steps, replace(given, steps=fit_inputs(given.steps, signature)))
+        return self._made[key][0], steps
+
     def compress(self, target: str, framework: Framework) -> tuple[Path, JobResult]:
         """The float32 file of a route made fp16 by a job of its own."""
         key = f"{target}-{framework}-compressed"
@@ -91,11 +105,16 @@ class Routes:
             self._made[key] = (output, self._work(key, fields | {"output": str(output), "length": LENGTH}))
         return read_golden(self._made[key][0])
 
-    def replay(self, model: Path, target: str) -> Golden:
+    def replay(self, model: Path, target: str, steps: Path | None = None) -> Golden:
         """The outputs of a file for the steps, through the runner."""
         if model not in self._replayed:
             outputs = model.parent / "outputs.npz"
-            job = {"schema": 1, "runtime": TARGETS[target].runtime, "model": str(model), "steps": str(self.steps())}
+            job = {
+                "schema": 1,
+                "runtime": TARGETS[target].runtime,
+                "model": str(model),
+                "steps": str(steps or self.steps()),
+            }
             code, events = run_runner(job | {"outputs": str(outputs)}, model.parent)
             assert code == 0, events
             assert [event["event"] for event in events] == ["loaded", "done"]

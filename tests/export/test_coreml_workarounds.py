@@ -81,7 +81,8 @@ def test_a_conversion_fails_without_the_workaround_and_not_with_it(
 
 
 def test_every_workaround_has_a_conversion_that_needs_it() -> None:
-    assert {each.name for each in WORKAROUNDS if each.framework == "torch"} == {name for name, *_ in TRIPS}
+    torch_s = {each.name for each in WORKAROUNDS if each.framework == "torch"}
+    assert torch_s == {name for name, *_ in TRIPS} | {"gelu"}  # below
     assert [each.name for each in WORKAROUNDS if each.framework == "tensorflow"] == ["Erfc", "StridedSlice"]  # below
     for each in WORKAROUNDS:
         assert "coremltools 9.0" in each.versions
@@ -106,6 +107,21 @@ def test_erfc_of_tensorflow() -> None:
         convert(without=("Erfc",))
     operations = [operation.op_type for operation in convert().functions["main"].operations]
     assert [kind for kind in operations if kind not in ("const", "identity")] == ["erf", "sub", "mul"]
+
+
+@pytest.mark.parametrize("capture", ["export", "trace"])
+def test_gelu_by_tanh(capture: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    function = functools.partial(nn.functional.gelu, approximate="tanh")
+
+    def difference() -> float:
+        path = tmp_path / "m.mlpackage"
+        convert_torch_module(Calls(function), {"x": X}, captures=(capture,)).save(str(path))
+        (output,) = load_evaluator(path, precision="fp32").run({"x": X.numpy()}).values()
+        return float(np.max(np.abs(output - function(X).numpy())))
+
+    assert difference() < 1e-6
+    monkeypatch.setattr(coreml_torch, "workarounds", functools.partial(workarounds, without=("gelu",)))
+    assert (difference() > 1e-5) == (capture == "export")
 
 
 def test_slices_of_tensorflow_at_run_time(tmp_path: Path) -> None:

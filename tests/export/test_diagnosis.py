@@ -10,19 +10,21 @@ from safetensors.numpy import load_file
 
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from edgekit.export.diagnosis.advice import advise
+from edgekit.export.diagnosis.advice import advise, front_of
 from edgekit.export.diagnosis.files import check_bundles, compare_bundles
-from edgekit.export.diagnosis.modules import diagnose_modules, explain_modules
+from edgekit.export.diagnosis.modules import diagnose_modules
 from edgekit.export.diagnosis.ranges import FLOAT16_MAX, activation_ranges, weight_range
 from edgekit.export.diagnosis.slow import explain_speed, family, lacking_features
+from edgekit.export.diagnosis.times import ModuleTimes
+from edgekit.export.diagnosis.why import explain_modules
 from edgekit.export.pipeline import export_checkpoint
 from edgekit.export.plan import plan_exports
 from edgekit.measurement import Measurement, OperatorTime
 from edgekit.proof.intervals import paired_interval
-from edgekit.report.quantization import ModuleCost, SchemeGroup, SchemeRow
+from edgekit.report.quantization import Module, ModuleCost, SchemeGroup, SchemeRow
 from tests.export.sweeps import self_labelled_checkpoint
 from tests.measurements import measurement
-from tests.report.quantizations import row
+from tests.report.quantizations import module, row
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def bundles(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_numbers_are_those_of_the_raw_files(bundles: list[Bundle]) -> None:
     """Accuracy, labels changed and size, computed again with nothing of edgekit's: numpy and the runtime."""
-    (group,), remarks = compare_bundles(bundles, check_bundles(bundles), {})
+    (group,), remarks = compare_bundles(bundles, check_bundles(bundles), {}, {})
     assert not remarks
     shown = json.loads(group.model_dump_json())["rows"][1]
     path = bundles[1].path
@@ -93,7 +95,7 @@ def outlier_checkpoint(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
 def test_an_outlier_is_found_in_the_file_of_weights_and_said(checkpoint: Checkpoint, tmp_path: Path) -> None:
     wide = outlier_checkpoint(checkpoint, tmp_path)
     weight = load_file(wide.path / "model.safetensors")["blocks.0.ffn.down.weight"]
-    part = diagnose_modules(wide, "tflite", [], ["no sweep"])
+    part = diagnose_modules(wide, "tflite", [], ModuleTimes(origin="not told"), ["no sweep"])
     found = next(module for module in part.modules if module.name == "blocks.0.ffn.down")
     assert found.weight
     widths = np.abs(weight).max(axis=1)
@@ -115,6 +117,28 @@ def test_an_outlier_is_found_in_the_file_of_weights_and_said(checkpoint: Checkpo
     assert sentence.text == "int8 makes NaN or infinity here."
 
 
+def sentence_of(module: Module, scheme: str, target: str = "tflite") -> str:
+    cost = ModuleCost(scheme=scheme, kl=0.1, snr_db=20, drop_points=1, labels_changed=3, texts=60, non_finite=0)
+    (sentence,) = explain_modules([module.model_copy(update={"costs": (cost,)})], scheme, target)
+    return sentence.text
+
+
+def test_a_sentence_says_only_what_its_scheme_does() -> None:
+    """The module's widest weight channel has 31× the median range, and of its activations one 5×."""
+    down, tokens = module("blocks.0.ffn.down", 0.1), module("embed.tokens", 0.1)
+    by_channel = "the scheme's scales by channel fix 80 % of the squared error of int8 with one scale"
+    assert by_channel in sentence_of(down, "int8")
+    assert by_channel in sentence_of(down, "int8-weight", "coreml")
+    assert "would fix" not in sentence_of(down, "int8")
+    assert "one scale for all its rows: scales by channel would fix 80 %" in sentence_of(tokens, "int8")
+    assert "scales by channel" not in sentence_of(down, "int4-weight")
+    assert "rounded to int4 in blocks of 32 are off by 10.0 % of their size" in sentence_of(down, "int4-weight", "onnx")
+    assert "all of them share one scale" in sentence_of(down, "int4-weight")
+    for target in ("onnx", "coreml"):  # which compute in float32
+        assert "activations" not in sentence_of(down, "int4-weight", target)
+    assert "nothing else explains it: it holds 10 % of the weights" in sentence_of(down, "palette8", "coreml")
+
+
 def test_activations_are_those_of_real_tokens(checkpoint: Checkpoint) -> None:
     seen = activation_ranges(checkpoint, ["open the file"])
     table = checkpoint.weights["embed.tokens.weight"]
@@ -130,7 +154,7 @@ def test_activations_are_those_of_real_tokens(checkpoint: Checkpoint) -> None:
 def test_a_norm_that_overflows_float16_is_said(checkpoint: Checkpoint) -> None:
     weights = dict(checkpoint.weights)
     weights["embed.tokens.weight"] = weights["embed.tokens.weight"] * 3000
-    part = diagnose_modules(Checkpoint(**{**vars(checkpoint), "weights": weights}), "onnx", [])
+    part = diagnose_modules(Checkpoint(**{**vars(checkpoint), "weights": weights}), "onnx", [], ModuleTimes())
     norms = next(line for line in part.headroom if line.subject == "fp16 headroom of norms")
     assert "float16 overflows there: keep " in norms.text
     assert norms.evidence["headroom"] < 1
@@ -173,8 +197,22 @@ def test_operators_have_one_name_whatever_kernel_ran_them() -> None:
 def test_what_loses_accuracy_for_sure_is_not_advised() -> None:
     rows = (row("none", 4000, 1.0, 0), row("good", 1000, 0.5, 1), row("bad", 500, 0.2, 30))
     group = SchemeGroup(model="m", model_sha256="0", texts="t", rows=rows, front=("none", "good", "bad"))
-    advice = advise(group)
-    assert advice
+    (advice,) = advise(group)
     assert advice.subject == "good"
-    assert "of 2 files that lose no more accuracy than these texts can tell" in advice.text
-    assert advise(group.model_copy(update={"front": ("bad",)})) is None
+    assert "of 2 files that lose at most 0.5 points of accuracy here" in advice.text
+    assert advise(group.model_copy(update={"rows": rows[2:]})) == ()
+
+
+def test_each_target_has_its_own_advice_and_what_was_not_timed_is_judged_by_size() -> None:
+    rows = (
+        row("t", 1000, 0.5, 0),
+        row("c", 400, 0.5, 0, target="coreml", latency=None),
+        row("d", 300, 0.5, 30, target="coreml", latency=None),
+    )
+    assert front_of(rows) == ("t", "c", "d")
+    ship = advise(SchemeGroup(model="m", model_sha256="0", texts="t", rows=rows, front=front_of(rows)))
+    assert [(each.evidence["target"], each.subject, each.evidence["timed"]) for each in ship] == [
+        ("tflite", "t", True),
+        ("coreml", "c", False),
+    ]
+    assert "size × latency" not in ship[1].text

@@ -63,6 +63,9 @@ def module(name: str, kl: float, **changes: object) -> Module:
         tensor_noise=1e-4,
         channel_noise=2e-5,
         channels_fix=0.8,
+        int8_error=0.006,
+        int4_error=0.1,
+        int4_scales="in blocks of 32",
     )
     seen = ActivationRange(low=-9, high=12, outlier_channel=3, outlier_ratio=5, largest=144, headroom=455)
     cost = ModuleCost(scheme="int8", kl=kl, snr_db=30.5, drop_points=0.25, labels_changed=2, texts=300, non_finite=0)

@@ -14,6 +14,10 @@ main=(openssh-server openssh-client iproute2 util-linux mmdebstrap arch-test)
 main+=(busybox mksh toybox)
 # What the tests of the results store and of the report's page need.
 main+=(postgresql chromium)
+# A GPU in software: Chromium carries SwiftShader, this is the loader that finds it.
+main+=(libvulkan1)
+# A compiler for the delegate of our own.
+main+=(gcc libc6-dev)
 # From backports: bookworm has no adbd, and with its qemu 7.2 ai-edge-litert and onnxruntime end in SIGSEGV.
 backports=(adb adbd qemu-user-static)
 

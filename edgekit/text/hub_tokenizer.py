@@ -1,0 +1,71 @@
+"""Any tokenizer.json of the `tokenizers` library: texts to ids and mask, for bundles of foreign models."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from edgekit.errors import BundleError, DataError
+
+Ids = NDArray[np.int32]
+
+
+class HubTokenizer:
+    """A tokenizer that cuts texts to `length` tokens and pads them to that."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a tokenizer.json; raises BundleError where it is missing or broken."""
+        try:
+            return cls(Tokenizer.from_buffer(path.read_bytes()))
+        except Exception as error:  # tokenizers 0.23 raises plain Exception
+            raise BundleError(f"{path} is not a tokenizer: {str(error).splitlines()[0]}") from error
+
+    @classmethod
+    def adopt(cls, serialized: str, length: int, *, pad_id: int, pad_token: str) -> Self:
+        """Take a tokenizer as tokenizer.json has it, and give it a length and padding to the right."""
+        tokenizer = Tokenizer.from_str(serialized)
+        tokenizer.enable_truncation(length)
+        tokenizer.enable_padding(length=length, pad_id=pad_id, pad_token=pad_token, direction="right")
+        return cls(tokenizer)
+
+    def save(self, path: Path) -> None:
+        """Write tokenizer.json."""
+        path.write_text(self._tokenizer.to_str(pretty=False), encoding="utf-8")
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, special tokens and cut included, padding not."""
+        return [[i for i, real in zip(e.ids, e.attention_mask, strict=True) if real] for e in self._encoded(texts)]
+
+    def encode_padded(self, texts: Sequence[str], length: int) -> tuple[Ids, Ids]:
+        """Ids and mask, int32 [n, length] each: 1 in the mask is a token, 0 padding; longer texts are cut."""
+        encoded = self.encode_inputs(texts, length)
+        return encoded["ids"], encoded["mask"]
+
+    def encode_inputs(self, texts: Sequence[Any], length: int) -> dict[str, Ids]:
+        """Ids, mask and token_types (0 for the first of a pair, 1 for the second), int32 [n, length] each."""
+        encodings = self._encoded(texts, length)
+        columns = {"ids": "ids", "mask": "attention_mask", "token_types": "type_ids"}
+        return {
+            name: np.array([getattr(each, column) for each in encodings], np.int32).reshape(-1, length)
+            for name, column in columns.items()
+        }
+
+    def _encoded(self, texts: Sequence[Any], length: int | None = None) -> list[Any]:
+        """Encodings, at `length` where it is not the tokenizer's own."""
+        tokenizer = self._tokenizer
+        if length is not None and (tokenizer.padding or {}).get("length") != length:
+            tokenizer = Tokenizer.from_str(tokenizer.to_str())
+            padding = tokenizer.padding or {"direction": "right"}
+            tokenizer.enable_truncation(length)
+            tokenizer.enable_padding(**(padding | {"length": length}))
+        try:
+            return list(tokenizer.encode_batch(list(texts)))
+        except (TypeError, UnicodeEncodeError) as error:
+            raise DataError("can't tokenize a text that is not valid Unicode") from error

@@ -1,0 +1,36 @@
+"""Steps as an exported file takes them: its lengths, its mask."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from edgekit.export.lengths import fit_each, fit_steps, length_name
+from edgekit.export.plan import PlannedExport
+from edgekit.model.rewrites import FLOAT_MASK
+from edgekit.program import Signature
+from edgekit.proof.golden import fit_inputs, read_golden, write_golden
+
+
+def place_golden(plan: PlannedExport, golden: Path, output: Path, signature: Signature) -> None:
+    """Write the golden steps as the plan's file takes them: its mask, or the lengths that it has, if several."""
+    signatures = plan.signatures(signature)
+    if FLOAT_MASK in plan.rewrites:
+        fit_steps_file(golden, output, signature)
+    elif len(plan.lengths) < 2:
+        shutil.copyfile(golden, output)
+    elif signatures[0].dynamic_length:
+        write_golden(output, fit_each(read_golden(golden)))
+    else:
+        names = {each.name for each in signatures}
+
+        def named(length: int) -> str:
+            return length_name(length) if length_name(length) in names else signature.name
+
+        write_golden(output, fit_steps(read_golden(golden), plan.lengths, named))
+
+
+def fit_steps_file(source: Path, output: Path, signature: Signature) -> Path:
+    """Write the steps of `source` with inputs of the types and ranks of `signature`; returns `output`."""
+    golden = read_golden(source)
+    write_golden(output, replace(golden, steps=fit_inputs(golden.steps, signature)))
+    return output

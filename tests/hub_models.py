@@ -1,0 +1,73 @@
+"""Tiny models of Hugging Face in folders, of random weights: made in seconds, with a tokenizer learnt on the spot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+TEXTS = ("open the window", "close the door", "save the file", "the letter was sent", "print this page") * 4
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 32,
+    "initializer_range": 0.3,
+}
+
+
+def save_tokenizer(folder: Path, *, padding: bool = True, max_length: int = 24) -> int:
+    """A word-piece tokenizer as BERT's; returns how many ids it has."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=90, special_tokens=special))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    names |= {"pad_token": "[PAD]"} if padding else {}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **names)
+    fast.save_pretrained(folder)
+    return int(tokenizer.get_vocab_size())
+
+
+def save_bert(folder: Path, auto: str, *, padding: bool = True, **options: Any) -> Path:
+    """A BERT of one small layer for a task, `auto` being transformers' class for it."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    folder.mkdir(parents=True)
+    vocabulary = save_tokenizer(folder, padding=padding)
+    config = transformers.BertConfig(vocab_size=vocabulary, **(SMALL | options))
+    getattr(transformers, auto).from_config(config).save_pretrained(folder)
+    return folder
+
+
+def save_vit(folder: Path) -> Path:
+    """A vision transformer of one small layer for three labels."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    shape = {key: value for key, value in SMALL.items() if key != "max_position_embeddings"}
+    labels = {0: "cat", 1: "dog", 2: "bird"}
+    config = transformers.ViTConfig(image_size=16, patch_size=8, id2label=labels, **shape)
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    settings = {"do_normalize": True, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def add_sentence_transformer(folder: Path) -> None:
+    """Say, as sentence-transformers does, that an embedding is the normalized mean."""
+    kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    modes = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": False}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
