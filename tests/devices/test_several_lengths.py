@@ -1,4 +1,4 @@
-"""Which runtime measures a file of several signatures: the one that keeps their weights once, where the device has it."""
+"""What measures a file of several signatures: the runtime that keeps their weights once, where the device has it."""
 
 from edgekit.bundle import Manifest
 from edgekit.devices.accelerators import plan_run
