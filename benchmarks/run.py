@@ -4,7 +4,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("language_id", "frameworks", "routes", "schemes", "qat", "coreml_zoo", "startup", "fidelity")
+BENCHMARKS = (
+    "language_id",
+    "frameworks",
+    "routes",
+    "schemes",
+    "qat",
+    "coreml_zoo",
+    "minilm",
+    "hf_zoo",
+    "startup",
+    "fidelity",
+)
 
 
 def main() -> None:
