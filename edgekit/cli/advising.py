@@ -116,8 +116,12 @@ def _export(bundle: "Bundle", suggestions: "Sequence[Suggestion]") -> list[_Atte
     """
     from edgekit.checkpoint import content_sha256, load_checkpoint
 
+    if bundle.manifest.source.kind != "checkpoint":
+        raise RefusedError("only variants of edgekit's own checkpoints are exported by themselves: export them by hand")
+    if bundle.manifest.compiled:
+        raise RefusedError("it is compiled for one device: bench the bundle that it was compiled of with --advise")
     source = Path(bundle.manifest.source.path)
-    if bundle.manifest.source.kind != "checkpoint" or not (source / "config.json").is_file():
+    if not (source / "config.json").is_file():
         raise RefusedError(f"the checkpoint that it was made of is not at {source}")
     if content_sha256(source) != bundle.manifest.source.sha256:
         raise RefusedError(f"{source} is no longer the checkpoint that it was made of: export the bundle again")
