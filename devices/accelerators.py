@@ -180,7 +180,7 @@ def _choose(manifest: Manifest, facts: DeviceFacts, accelerator: Accelerator, *,
     if not able:
         offered = ", ".join(dict.fromkeys(each for name in known for each in OFFERED[name]))
         raise RefusedError(f"{accelerator} is not offered for {target} files: use --accelerator {offered}")
-    if separate := next((name for name in able if name in SEPARATE), None):
+    if facts.python and accelerator != "cpu" and (separate := next((name for name in able if name in SEPARATE), None)):
         _python(separate, facts)
     if facts.python is None and BENCHMARK_MODEL not in known:
         tool = "Google's benchmark_model runs TFLite files only"
