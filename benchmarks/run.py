@@ -12,6 +12,8 @@ BENCHMARKS = (
     "lengths",
     "qat",
     "coreml_zoo",
+    "minilm",
+    "hf_zoo",
     "startup",
     "fidelity",
     "accelerators",

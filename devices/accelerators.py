@@ -166,7 +166,7 @@ def _choose(manifest: Manifest, facts: DeviceFacts, accelerator: Accelerator, *,
     """
     target = manifest.target
     known = RUNTIMES[target]
-    if manifest.runtime == _SHARING:
+    if manifest.runtime == _SHARING and _SHARING in facts.runtimes:
         known = (_SHARING, *(name for name in known if name != _SHARING))
     able = [name for name in known if accelerator in OFFERED[name] and _has_delegate(name, accelerator, delegate)]
     for name in able:

@@ -10,7 +10,7 @@ from edgekit.export.prepare import Texts
 from edgekit.export.quantize.calibration import DEFAULT_SAMPLES
 from edgekit.export.subjects import ForeignSubject
 from edgekit.program import SourceRef
-from edgekit.proof.texts import SAMPLE_TEXTS, interface_strings, real_texts
+from edgekit.proof.texts import SAMPLE_TEXTS, interface_strings, ordinary_texts
 from edgekit.sources.factory import factory_source, guess_framework, is_factory
 from edgekit.sources.files import file_source, is_file_source
 from edgekit.sources.hub_folder import PREFIX, TASKS, find_hub_folder, hub_source
@@ -122,7 +122,7 @@ def gives_one_vector(source: SourceRef) -> bool:
 
 def _choose_texts(choice: TextChoice) -> Texts:
     """Texts to prove and calibrate with; real, but not of the data that the model was trained on."""
-    samples, origin = real_texts(min(choice.samples or MOST_TEXTS, MOST_TEXTS))
+    samples, origin = ordinary_texts(min(choice.samples or MOST_TEXTS, MOST_TEXTS))
     if choice.calibration_data:
         rows = read_file(choice.calibration_data.expanduser(), "text", "text", None).rows
         calibration, source = tuple(dict.fromkeys(row.text for row in rows)), str(choice.calibration_data)

@@ -71,6 +71,8 @@ EDGE_TEXTS = (
 )
 #: how often "long text " stands in the longest text, of 100,000 characters
 LONGEST = ("long text ", 10_000)
+#: of the texts that trip tokenizers up, those that models are tried on as well
+_KEPT = ("", "🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂", "ALL CAPITALS AND camelCase_and_snake_case", "word " * 300)
 _LANGUAGES = ("ar", "de", "el", "es", "fi", "fr", "he", "ja", "ko", "pl", "ru", "tr", "zh_Hans")
 
 
@@ -85,6 +87,18 @@ def real_texts(count: int) -> tuple[tuple[str, ...], str]:
         return own[:count], "edgekit's own texts"
     strings, origin = interface_strings(count - len(own))
     return (*own, *strings), f"edgekit's own texts and {origin}" if strings else f"edgekit's own texts ({origin})"
+
+
+def ordinary_texts(count: int) -> tuple[tuple[str, ...], str]:
+    """`count` texts such as people write, always the same, and their origin; a few are empty, long or symbols.
+
+    edgekit's own first, then Django's interface strings; where those are not installed, more that are not ordinary.
+    """
+    own = (*SAMPLE_TEXTS, *(text for text in EDGE_TEXTS if text in _KEPT))
+    strings, origin = interface_strings(count)
+    if not strings:
+        return real_texts(count)
+    return (*own, *strings)[:count], f"edgekit's own texts and {origin}"
 
 
 @cache

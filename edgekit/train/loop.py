@@ -19,6 +19,9 @@ EVALUATION_BATCH_SIZE = 256
 #: a training that goes on from a checkpoint has diverged when the mean loss of this many last steps is twice that of
 #: as many first ones, and higher by at least the second number
 DIVERGENCE_STEPS, DIVERGENCE_LEAST = 20, 0.3
+#: the first steps count as this much at most (or four times the first of them): guessing costs less, and one that
+#: diverges at once has nothing else to be compared with
+DIVERGENCE_FIRST = 10.0
 
 
 class EpochRecord(BaseModel):
@@ -89,7 +92,7 @@ class Position(BaseModel):
         """Remember a step's loss among the last and, once there are enough, the mean of the first."""
         self.losses = [*self.losses, loss][-DIVERGENCE_STEPS:]
         if self.first_loss is None and len(self.losses) == DIVERGENCE_STEPS:
-            self.first_loss = float(np.mean(self.losses))
+            self.first_loss = min(float(np.mean(self.losses)), max(4 * self.losses[0], DIVERGENCE_FIRST))
 
     @property
     def diverged(self) -> bool:

@@ -69,7 +69,7 @@ def test_the_table_has_a_line_for_each_and_evidence_where_it_is_not_valid(
 ) -> None:
     shown = edgekit("bench", bundles[0], *QUICK)
     assert shown.code == 0
-    assert re.search(r"divide\.onnx-none │ local +│ cpu +│ (valid|noisy) ", shown.out)
+    assert re.search(r"divide\.onnx-none │ local +│ cpu +│ CPU +│ (valid|noisy) ", shown.out)
     assert "divide.tflite-none" not in shown.out
 
 
@@ -115,7 +115,7 @@ def test_full_delegation_can_be_asked_for(edgekit: Edgekit, bundles: list[Path])
     [
         (("--device", "bord"), 1, "unknown device 'bord'"),
         (("--accelerator", "gpuu"), 1, "did you mean gpu"),
-        (("--use-nnapi",), 1, "nnapi is not offered"),
+        (("--use-nnapi",), 1, "local has no NNAPI"),
         (("--sustained", "3x"), 2, "is no duration"),
         (("--pin-cores", "3-1"), 2, "neither a core nor a range"),
         (("--benchmark-model", "nowhere"), 1, "there is no file nowhere"),

@@ -13,11 +13,12 @@ from edgekit.devices.measure import measure_bundle
 from edgekit.devices.runner.backend import MODULES
 from edgekit.devices.runner.job import RUNTIMES
 from edgekit.devices.runner.onnx_providers import is_complete, parse_placements
-from edgekit.environments import SEPARATE, environment_python
+from edgekit.environments import SEPARATE
 from edgekit.measurement import Measurement, Settings
 from tests.conftest import lacking
 from tests.devices.bundles import write_bundle
 from tests.devices.test_deceptions import SWIFTSHADER
+from tests.rigs.environments import provide
 
 QUICK = Settings(num_runs=10, min_secs=0, max_secs=5, cold_starts=0, openvino_device="CPU")
 LOG = """\
@@ -37,8 +38,7 @@ def divide(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def measure(bundle: Bundle, runtime: str, accelerator: str) -> Measurement:
-    if environment_python(runtime) is None:
-        lacking(f"the environment of {runtime} (edgekit devices setup local --runtime {runtime})")
+    provide(runtime)
     with LocalDevice() as device:
         return measure_bundle(device, bundle, accelerator=accelerator, runtime=runtime, settings=QUICK)
 

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from edgekit.export.plan import plan_exports
 from edgekit.export.quantize.mixture import Mixture, mixture_of
 from edgekit.export.recipes import Recipe, Rule
 from edgekit.export.schemes import CALIBRATED, SCHEMES, tolerance_of
+from edgekit.export.snippets import python_snippet
 from edgekit.export.targets import TARGETS
 from edgekit.predict import predict_texts
 from edgekit.program import FRAMEWORKS, Framework, Signature
@@ -236,6 +239,8 @@ def test_from_texts_to_bundles_that_answer(edgekit: Edgekit, tmp_path: Path) -> 
             [label for label, _ in each] for each in expected
         ]
         np.testing.assert_allclose([e[0][1] for e in predicted], [e[0][1] for e in expected], rtol=1e-4)
+        call = [sys.executable, "-c", python_snippet(bundle.path)]  # as the bundle's README shows it
+        assert "logits (1, 2) float32" in subprocess.run(call, cwd=bundle.path, capture_output=True, text=True).stdout
         shapes = {step.inputs["ids"].shape[1] for step in read_golden(bundle.golden_path).steps}
         assert shapes == {16, 20, 32} if bundle.manifest.target == "tflite" else len(shapes) > 2
     assert {row["manifest"]["runtime"] for row in shown.json()} == {"litert-compiled", "onnxruntime"}
