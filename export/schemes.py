@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from edgekit.errors import UnknownNameError
+from edgekit.model.rewrites import added_tolerance
 from edgekit.proof.parity import HALF_COSINE, HALF_TOLERANCE
 
 _FLOAT32 = "float32 weights, float32 arithmetic"
@@ -172,8 +173,15 @@ def reason(scheme: str, target: str) -> str:
     return _REASONS[target, scheme]
 
 
-def tolerance_of(schemes: Sequence[str]) -> Tolerance:
-    """What "within tolerance" means for a file of these schemes: the widest of theirs."""
+def tolerance_of(schemes: Sequence[str], rewrites: Sequence[str] = ()) -> Tolerance:
+    """What "within tolerance" means for a file of these schemes and rewrites: the widest of the schemes', and what the
+    rewrites add to it.
+    """
+    widest = _widest(schemes)
+    return replace(widest, relative=widest.relative + added_tolerance(rewrites))
+
+
+def _widest(schemes: Sequence[str]) -> Tolerance:
     each = [TOLERANCES[scheme] for scheme in schemes]
     if all(tolerance.labels_changed == 1 for tolerance in each):
         return Tolerance(

@@ -118,7 +118,7 @@ def prove_again(bundle: Bundle) -> Proof:
 def tolerance_of_bundle(manifest: Manifest) -> Tolerance:
     """What "within tolerance" means for a bundle's file: NPUs compute float32 in float16 or bfloat16."""
     schemes = schemes_of(manifest)
-    return tolerance_of((*schemes, "fp16") if manifest.compiled else schemes)
+    return tolerance_of((*schemes, "fp16") if manifest.compiled else schemes, manifest.rewrites)
 
 
 def _log_of(path: Path) -> Path:

@@ -74,15 +74,15 @@ def test_safe_norms_rescue_float16(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkpoint `tiny`, exported with two rewrites, as float32 and as int8-dynamic."""
+    """A folder with a checkpoint `tiny`, exported with two rewrites, as float32 and as float16."""
     folder = tmp_path_factory.mktemp("rewritten")
     tiny_checkpoint(folder)
     rewrites = ("--rewrite", "fp16-mask", "--rewrite", "gelu-tanh,float-mask")
-    edgekit("export", "tiny", "--quantize", "none,int8-dynamic", *rewrites, cwd=folder)
+    edgekit("export", "tiny", "--quantize", "none,fp16", *rewrites, cwd=folder)
     return folder
 
 
-@pytest.mark.parametrize("scheme", ["none", "int8-dynamic"])
+@pytest.mark.parametrize("scheme", ["none", "fp16"])
 def test_the_bundle_tells_its_rewrites(exported: Path, scheme: str) -> None:
     bundle = open_bundle(exported / "bundles" / f"tiny.tflite-{scheme}+float-mask+gelu-tanh+fp16-mask.edgekit")
     assert bundle.manifest.rewrites == ("float-mask", "gelu-tanh", "fp16-mask")
