@@ -21,6 +21,7 @@ from edgekit.model.pytorch import (
     KeyValue,
     Memory,
     Model,
+    at_most,
     build_encoder,
     layers_of,
     load_weights,
@@ -72,7 +73,7 @@ class TextModel(Model):
         """Return what `_write` does, for texts that the cache begins and `ids` [batch, n] go on with at `position`."""
         count, longest = ids.shape[1], self.config.max_length
         places = torch.arange(count, dtype=torch.int32, device=ids.device) + position
-        mask, known = self._causal(places, longest), places.clamp(max=longest - 1)
+        mask, known = self._causal(places, longest), at_most(places, longest - 1)
         rotary, x, presents = self.rotary_at(known), self.embed(ids, known), []
         for block, past, memory in zip(blocks, cache, memories, strict=True):
             x, present = block.cached(x, mask, rotary, past, position, memory)

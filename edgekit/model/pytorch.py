@@ -190,6 +190,11 @@ class Block(nn.Module):
         return x + self.dropout(self.ffn(self.ffn_norm(x)))
 
 
+def at_most(places: Tensor, last: int) -> Tensor:
+    """Return whole numbers, none above `last`; not by clamp, which coremltools 9.0 turns into floats."""
+    return torch.minimum(places, torch.full_like(places, last))
+
+
 def write_cache(cache: Tensor, new: Tensor, position: Tensor) -> Tensor:
     """Return cache [batch, heads, longest, head_dim] with new [batch, heads, n, head_dim] from `position` int32 [1] on.
 
@@ -198,8 +203,9 @@ def write_cache(cache: Tensor, new: Tensor, position: Tensor) -> Tensor:
     place = torch.arange(cache.shape[2], dtype=torch.int32, device=cache.device) - position
     count = new.shape[2]
     if count > 1:
-        new = new.index_select(2, place.clamp(0, count - 1))
-    return torch.where(((place >= 0) & (place < count))[:, None], new, cache)
+        new = new.index_select(2, at_most(torch.maximum(place, torch.zeros_like(place)), count - 1))
+    written = torch.logical_and(place >= 0, place < count)  # coremltools 9.0 knows no "&"
+    return torch.where(written[:, None], new, cache)
 
 
 class Embedding(nn.Module):
