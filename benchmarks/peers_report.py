@@ -33,6 +33,7 @@ def row(one: Measured, measured: list[Measured], rated: Rates, model: Model, qua
         "export_s": candidate.export_s,
         "export_cpu_s": candidate.export_cpu_s,
         "stages_s": candidate.stages_s,
+        "proven": candidate.proven,
     }
     if candidate.error or not one.turns:
         return told
@@ -102,6 +103,7 @@ def as_text(found: list[dict[str, Any]], goals: list[dict[str, Any]]) -> str:
 def _cells(row: dict[str, Any], quality: str) -> list[str]:
     shown = (lambda value: f"{100 * value:.2f} %") if quality == "accuracy" else (lambda value: f"{value:.5f}")
     name = f"**{row['name']}**" if row["edgekit"] else row["name"] + (", padded" if row["padded"] else "")
+    name += "" if row.get("proven", True) else " (written as outside its tolerance)"
     cells = [name, row["runtime"], row["scheme"], or_absent(row["size_bytes"], human_size)]
     cells.append(or_absent(row["quality"], shown))
     if "p50_ms" not in row:
