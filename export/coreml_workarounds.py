@@ -225,7 +225,7 @@ def _gelu(context: Any, node: Any) -> None:
 
     inputs = ops._get_inputs(context, node, min_expected=1)
     approximate = _argument(context, node, inputs, 1, "approximate")
-    by_tanh = approximate is not None and approximate.val == "tanh"
+    by_tanh = getattr(approximate, "val", approximate) == "tanh"  # torch.export gives the text itself
     context.add(Builder.gelu(x=inputs[0], mode="TANH_APPROXIMATION" if by_tanh else "EXACT", name=node.name))
 
 
