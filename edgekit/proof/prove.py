@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle import Accuracy, Parity
-from edgekit.checkpoint import Checkpoint
+from edgekit.checkpoint import Checkpoint, check_classifier
 from edgekit.errors import DataError, MissingExtraError
 from edgekit.proof.accuracy import score_outputs
 from edgekit.proof.golden import Golden, read_golden, take_steps, text_steps, write_golden
@@ -55,6 +55,7 @@ def choose_samples(checkpoint: Checkpoint, count: int | None, part: HeldOut = "t
 
     Where the data can't be read again, edgekit's own sample texts, without labels, and a note that says why.
     """
+    check_classifier(checkpoint, "this verb")
     length = checkpoint.config.max_length
     try:
         examples = held_out(checkpoint, part)

@@ -14,6 +14,7 @@ from edgekit.model.config import TransformerConfig
 from edgekit.model.decoder_pytorch import build_model
 from edgekit.model.weights import initial_weights
 from edgekit.program import FRAMEWORKS, Framework, Task
+from edgekit.proof.prove import choose_samples
 from edgekit.sources.checkpoint import build_program
 from edgekit.text.corpora import Pair, reload_corpus
 from edgekit.text.datasets import DataSpec
@@ -281,6 +282,8 @@ def test_a_writer_is_refused_where_only_classifiers_go(spec: Callable[[Task], Da
     checkpoint = load_checkpoint(tmp_path / "writer")
     with pytest.raises(RefusedError, match="takes classifiers only so far; writer was trained with --task generate"):
         build_program(checkpoint, "torch")
+    with pytest.raises(RefusedError, match="this verb takes classifiers only so far"):
+        choose_samples(checkpoint, 20)  # what export, sensitivity, search and report begin with
     with pytest.raises(RefusedError, match="--from takes classifiers only"):
         prepare_continued(make_settings({}), checkpoint, None, tmp_path / "further", force=False)
     (tmp_path / "writer" / "tokenizer.json").unlink()
