@@ -1,5 +1,6 @@
 """Runs one job in a worker process and turns whatever becomes of it into a result or one clear error."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from edgekit.processes import run_process
 
 #: the same hashes in every worker, so that two exports of one checkpoint give the same bytes
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "TF_CPP_MIN_LOG_LEVEL": "2"}  # the rest is the worker's own
+
+#: a disk with less room is full: not even the worker's answer fits
+_LEAST_BYTES = 4096
 
 
 def run_worker(job: Job, name: str, *, folder: Path, log: Path, timeout_s: float) -> JobResult:
@@ -26,7 +30,8 @@ def run_worker(job: Job, name: str, *, folder: Path, log: Path, timeout_s: float
         raise ExportError(f"{name}: {error}", log=log) from error
     result = read_result(Path(job.result))
     if result is None:
-        if "No space left on device" in run.stderr:  # LLVM inside litert-torch 0.10 prints this and ends the process
+        # LLVM inside litert-torch 0.10 prints this and ends the process; where the log is on a full disk, nothing does
+        if "No space left on device" in run.stderr or shutil.disk_usage(folder).free < _LEAST_BYTES:
             raise OutputError(f"{name}: can't write {job.output}: the disk is full; nothing was changed there")
         ended = f"died of signal {-run.returncode}" if run.returncode < 0 else f"ended with {run.returncode}"
         raise ExportError(f"{name}: the converter {ended}{_last_words(run.stderr)}", returncode=run.returncode, log=log)

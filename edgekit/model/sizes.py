@@ -89,6 +89,10 @@ def multiply_accumulates(config: TransformerConfig, length: int) -> int:
         return project + layers + hidden * config.num_labels
     if config.task == "translate":
         layers += project + config.decoder_layers * (2 * attention + ffn)
+        again = (
+            config.decoder_layers - config.num_decoder_blocks
+        )  # a shared block has the source's keys and values once
+        layers -= again * 2 * length * hidden * config.kv_heads * config.head_dim
     if config.tied_embeddings:
         return project + layers + project + length * config.token_size * config.vocab_size
     return project + layers + length * hidden * config.vocab_size

@@ -12,7 +12,7 @@ from edgekit.bundle import TOKENIZER, Bundle, Parity, check_files, read_labels
 from edgekit.errors import BundleError, EdgekitError
 from edgekit.export.diagnosis.advice import front_of
 from edgekit.measurement import Measurement
-from edgekit.proof.golden import Golden, read_golden, stack_outputs
+from edgekit.proof.golden import Golden, Step, read_golden, stack_outputs
 from edgekit.proof.intervals import paired_interval
 from edgekit.proof.parity import OUTPUT, compare_outputs
 from edgekit.proof.replay import EVALUATED, is_evaluated, replay_steps
@@ -88,13 +88,24 @@ def _remarks(groups: Sequence[SchemeGroup]) -> list[str]:
 
 
 def _test_set(bundle: Bundle, problems: Mapping[Path, str]) -> str:
-    """What tells test sets apart: the inputs and labels of the golden steps, not the file's own bytes."""
+    """What tells test sets apart: the tokens and labels of the golden steps, however far a file has them padded."""
     if problems[bundle.path]:
         return bundle.manifest.golden_texts
     golden = read_golden(bundle.golden_path)
-    arrays = [step.inputs[name].tobytes() for step in golden.steps for name in sorted(step.inputs)]
-    digest = hashlib.sha256(b"".join((*arrays, golden.labels.tobytes())))
+    digest = hashlib.sha256(golden.labels.tobytes())
+    for step in golden.steps:
+        digest.update(b"".join(_content(step)))
     return f"{bundle.manifest.golden_texts} {digest.hexdigest()}"
+
+
+def _content(step: Step) -> list[bytes]:
+    """The inputs of a step without padding: where there is a mask, what it does not hide."""
+    mask = step.inputs.get("mask")
+    if mask is None:
+        return [step.inputs[name].tobytes() for name in sorted(step.inputs)]
+    real = np.asarray(mask).ravel() > 0
+    others = [np.asarray(step.inputs[name]).ravel() for name in sorted(step.inputs) if name != "mask"]
+    return [str(real.sum()).encode(), *(values[real].tobytes() for values in others)]
 
 
 def _row(bundle: Bundle, problem: str, measurement: Measurement | None) -> SchemeRow:
