@@ -69,9 +69,11 @@ def main() -> None:
     if "--check" in sys.argv:
         check_one_row()
         return
-    rows = [row for target, schemes in SCHEMES.items() for row in measure(target, schemes)]
-    tables.save_result("minilm", COMMAND, rows)
-    put_table(rows)
+    rows: list[dict[str, Any]] = []
+    for target, schemes in SCHEMES.items():
+        rows += measure(target, schemes)
+        tables.save_result("minilm", COMMAND, rows)
+        put_table(rows)
     missed = [f"{row['target']} {row['scheme']}: {row['problem']}" for row in rows if row["problem"]]
     if missed:
         raise SystemExit("\n".join(missed))
