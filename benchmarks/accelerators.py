@@ -37,7 +37,8 @@ HEADERS = [
     "time beside the CPU",
 ]
 GOLDEN_STEPS = 24
-QUICK = ("--interleave", "--rounds", "2", "--num-runs", "12", "--min-secs", "0.1", "--max-secs", "12")
+ALONE = ("--num-runs", "12", "--min-secs", "0.1", "--max-secs", "12", "--cold-starts", "0")
+QUICK = ("--interleave", "--rounds", "2", *ALONE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,14 @@ ONNX = ("none", "fp16", "int8")
 NO_DRIVER = (("VK_ICD_FILENAMES", "/nonexistent"),)
 CPU_DEVICE = ("--openvino-device", "CPU")
 PATHS = (
+    Route(
+        target="tflite",
+        schemes=("none", "int8"),
+        accelerator="cpu",
+        runtime="litert",
+        options=("--no-xnnpack",),
+        remark="XNNPACK off",
+    ),
     Route(target="tflite", schemes=TFLITE, accelerator="gpu", runtime="litert-compiled"),
     Route(
         target="tflite",
@@ -73,7 +82,9 @@ PATHS = (
     Route(target="onnx", schemes=ONNX, accelerator="npu", runtime="onnxruntime-openvino", options=CPU_DEVICE),
     Route(target="onnx", schemes=ONNX, accelerator="gpu", runtime="onnxruntime-webgpu"),
 )
-CHECKED = replace(PATHS[0], schemes=("fp16",))
+#: what is compiled before it runs: LiteRT's plugin of QNN, run on the simulator; Vela, which nothing runs here
+COMPILED = (("qnn:SM8650", ("none", "int8")), ("ethos-u85-256", ("int8",)))
+CHECKED = replace(PATHS[1], schemes=("fp16",))
 
 
 def main() -> None:
@@ -83,7 +94,7 @@ def main() -> None:
         return
     set_up_environments()
     bundles = export({"tflite": TFLITE, "onnx": ONNX})
-    rows = [row for path in PATHS for row in measure(path, bundles)]
+    rows = [row for path in PATHS for row in measure(path, bundles)] + compile_rows(bundles)
     tables.save_result("accelerators", COMMAND, rows)
     put_table(rows)
 
@@ -94,9 +105,20 @@ def put_table(rows: list[dict[str, Any]]) -> None:
         f"Made by `{COMMAND}`: the embedded model, {GOLDEN_STEPS} texts. The GPU is SwiftShader (software), Qualcomm's "
         "NPU its x86_64 simulator, Intel's OpenVINO compiled for the CPU: **coverage, outputs and verdicts are real, "
         "times are those of imitations**. Not run for want of hardware: any real GPU or NPU, NNAPI on a phone, a Coral "
-        "Edge TPU, Core ML on an Apple device."
+        "Edge TPU, Core ML on an Apple device.\n\n"
     )
+    note += "\n".join(f"- {reason}" for reason in reasons(rows))
     tables.put_in_readme("accelerators", markdown_table(HEADERS, [as_cells(row) for row in rows]), note)
+
+
+def reasons(rows: list[dict[str, Any]]) -> list[str]:
+    """Why rows fell back, failed, or answered wrongly, in the words of their evidence."""
+    said = []
+    for row in rows:
+        if why := row.get("error") or (row["evidence"] if row["verdict"] in ("fell-back", "wrong-output") else ""):
+            what = f"{row['target']} {row['scheme']}, {row['runtime']}{', ' if row['remark'] else ''}{row['remark']}"
+            said.append(f"{what}: {why.partition('could not be run')[2].lstrip(': ') or why}")
+    return said
 
 
 def check_one_row() -> None:
@@ -136,11 +158,59 @@ def measure(path: Route, work: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def compile_rows(work: Path) -> list[dict[str, Any]]:
+    """A row for each compiled bundle: what its compiler took, and its outputs on what stands in for the NPU here."""
+    rows = []
+    for device, schemes in COMPILED:
+        bundles = [work / "accelerators-tflite" / f"language-id.tflite-{scheme}.edgekit" for scheme in schemes]
+        options = (
+            "--for",
+            device,
+            "-o",
+            work / "accelerators-compiled",
+            "--force",
+            "--eval-samples",
+            str(GOLDEN_STEPS),
+        )
+        for scheme, made in zip(schemes, tables.edgekit("compile", *bundles, *options), strict=True):
+            rows.append({"target": "tflite", "scheme": scheme, "accelerator": "npu"} | as_row(device, made))
+    return rows
+
+
+def as_row(device: str, made: dict[str, Any]) -> dict[str, Any]:
+    """What of a compiled bundle is kept."""
+    row = {"runtime": f"edgekit compile --for {device}", "remark": "", "used": False}
+    if made["manifest"] is None:
+        return row | {"error": made["error"], "parity": "not-run", "actual": "", "nodes": None}
+    compiled, parity = made["manifest"]["compiled"], made["manifest"]["parity"]
+    report = compiled["report"]
+    return row | {
+        "actual": compiled["ran_on"].partition(" (")[0],
+        "nodes": report["operators"],
+        "nodes_on_accelerator": report["operators_taken"],
+        "partitions": report["partitions"],
+        "left_behind": report["left"],
+        "max_abs_difference": parity["max_abs_difference"],
+        "labels_changed": parity["labels_changed"],
+        "steps": parity["steps"],
+        "parity": parity["verdict"],
+        "precision": "",
+        "verdict": {"within-tolerance": "valid", "failed": "wrong-output"}.get(parity["verdict"], "not run"),
+        "evidence": parity["note"],
+        "ratio": None,
+    }
+
+
 def run(path: Route, bundle: Path) -> dict[str, Any]:
     """Bench a bundle on the CPU and on the accelerator in turns; what of it is kept."""
     os.environ.update(path.environ)
-    accelerators = ("--accelerator", f"cpu,{path.accelerator}", "--runtime", path.runtime)
-    cpu, other = tables.edgekit("bench", bundle, *accelerators, *path.options, *QUICK, "--cold-starts", "0")["outcomes"]
+    command = ("bench", bundle, "--runtime", path.runtime)
+    if path.accelerator == "cpu":  # other kernels of the same processor, which are an option of the whole command
+        cpu = tables.edgekit(*command, *ALONE)["outcomes"][0]
+        other = tables.edgekit(*command, *path.options, *ALONE)["outcomes"][0]
+    else:
+        accelerators = ("--accelerator", f"cpu,{path.accelerator}")
+        cpu, other = tables.edgekit(*command, *accelerators, *path.options, *QUICK)["outcomes"]
     made = other["measurement"]
     if made is None:
         return {
@@ -161,6 +231,7 @@ def run(path: Route, bundle: Path) -> dict[str, Any]:
         "labels_changed": parity["labels_changed"],
         "steps": parity["steps"],
         "parity": parity["verdict"],
+        "precision": parity["note"],
         "verdict": made["verdict"],
         "used": made["verdict"] != "fell-back",
         "evidence": made["evidence"][0],
@@ -174,6 +245,15 @@ def spent(made: dict[str, Any]) -> float:
     return median(run + move for run, move in zip(samples["latency_ms"], samples["transfer_ms"], strict=True))
 
 
+def in_words(row: dict[str, Any]) -> str:
+    """The verdict; whether other programs disturbed the times (noisy) is no finding about an accelerator."""
+    if row["verdict"] in ("fell-back", "wrong-output"):
+        return f"**{row['verdict']}**"
+    if row["verdict"] == "not run":
+        return "not run here"
+    return "valid, in half precision" if "half precision" in row["precision"] else "valid"
+
+
 def as_cells(row: dict[str, Any]) -> list[str]:
     """A row as the README shows it."""
     asked = f"{row['accelerator']}{', ' if row['remark'] else ''}{row['remark']}"
@@ -182,17 +262,14 @@ def as_cells(row: dict[str, Any]) -> list[str]:
         crash = "SIGSEGV" if "SIGSEGV" in row["error"] else "failed"
         return [*first, "–", "–", "–", "–", "–", f"**{crash}**", "–"]
     nodes = "–" if row["nodes"] is None else f"{row['nodes_on_accelerator']} of {row['nodes']}"
-    bad = row["verdict"] in ("fell-back", "wrong-output")
-    # whether other programs disturbed the times is no finding about an accelerator
-    verdict = f"**{row['verdict']}**" if bad else "valid"
     return [
         *first,
-        row["actual"],
+        row["actual"] or "–",
         nodes,
         "–" if row["partitions"] is None else str(row["partitions"]),
-        f"{row['max_abs_difference']:.1e}",
-        f"{row['labels_changed']} of {row['steps']}",
-        verdict,
+        "–" if row["max_abs_difference"] is None else f"{row['max_abs_difference']:.1e}",
+        "–" if row["labels_changed"] is None else f"{row['labels_changed']} of {row['steps']}",
+        in_words(row),
         f"{row['ratio']:.3g} ×" if row["used"] and row["ratio"] else "–",
     ]
 

@@ -62,7 +62,8 @@ def export_bundles() -> dict[str, Bundle]:
     """The embedded model as TFLite and ONNX, float32."""
     output = tables.WORK / "fidelity"
     options = ("--target", "tflite,onnx", "--eval-samples", "100", "--force")
-    outcomes = tables.edgekit("export", embedded_checkpoint_path(), *options, "-o", output)
+    checkpoint = embedded_checkpoint_path()
+    outcomes = tables.edgekit("export", checkpoint, *tables.one_length(checkpoint), *options, "-o", output)
     return {outcome["target"]: open_bundle(tables.ROOT / outcome["bundle"]) for outcome in outcomes}
 
 

@@ -37,6 +37,7 @@ def main() -> None:
     output = tables.WORK / "oldest-runtime"
     shutil.rmtree(output, ignore_errors=True)
     options = ("--target", "tflite", "--via", "torch,tensorflow", "--quantize", ",".join(schemes))
+    options += tables.one_length(checkpoint)
     exported = tables.edgekit("export", checkpoint, *options, "--eval-samples", "100", "-o", output)
     python = old_environment()
     rows = [measure(python, outcome) for outcome in exported]

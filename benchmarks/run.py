@@ -9,12 +9,15 @@ BENCHMARKS = (
     "frameworks",
     "routes",
     "schemes",
+    "lengths",
     "qat",
     "coreml_zoo",
     "minilm",
     "hf_zoo",
     "startup",
     "fidelity",
+    "accelerators",
+    "peers",
 )
 
 

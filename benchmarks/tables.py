@@ -25,10 +25,16 @@ def edgekit(*argv: str | Path) -> Any:
 
 
 def export_rows(name: str, checkpoint: Path, *options: str) -> list[dict[str, Any]]:
-    """Export a checkpoint with these options into a folder of this name; a row for each bundle."""
+    """Export a checkpoint at one length with these options into a folder of this name; a row for each bundle."""
     output = WORK / name
     shutil.rmtree(output, ignore_errors=True)
-    return [row_of(outcome) for outcome in edgekit("export", checkpoint, *options, "-o", output)]
+    return [row_of(each) for each in edgekit("export", checkpoint, *one_length(checkpoint), *options, "-o", output)]
+
+
+def one_length(checkpoint: Path) -> tuple[str, str]:
+    """The option for files of one sequence length: what several of them give is benchmarks/lengths.py's to say."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    return ("--sequence-length", str(config["model"]["max_length"]))
 
 
 def row_of(outcome: dict[str, Any]) -> dict[str, Any]:

@@ -125,6 +125,17 @@ def fallen_back(accelerator: Accelerator, coverage: Coverage) -> str:
     return ""
 
 
+def describe_coverage(accelerator: Accelerator, coverage: Coverage) -> str:
+    """What an accelerator took, in how many partitions, and each operator that it left to the CPU with the reason."""
+    parts = "" if coverage.partitions is None else f" in {coverage.partitions} partition"
+    parts += "s" if parts and coverage.partitions != 1 else ""
+    took = f"{accelerator} ({coverage.actual}) took {coverage.nodes_on_accelerator} of {coverage.nodes} nodes{parts}"
+    left = ", ".join(
+        f"{each.count} {each.operator}{f' ({each.reason})' if each.reason else ''}" for each in coverage.left_behind
+    )
+    return "; ".join(filter(None, (took, left and f"left to the CPU: {left}", coverage.note)))
+
+
 def _check_nnapi(accelerator: str, facts: DeviceFacts) -> None:
     if accelerator == "nnapi" and "nnapi" not in facts.accelerators:
         raise RefusedError(f"{facts.address} has no NNAPI: phones with Android 8.1 or later have it. {NNAPI_ADVICE}")
@@ -155,7 +166,7 @@ def _choose(manifest: Manifest, facts: DeviceFacts, accelerator: Accelerator, *,
     """
     target = manifest.target
     known = RUNTIMES[target]
-    if manifest.runtime == _SHARING:
+    if manifest.runtime == _SHARING and _SHARING in facts.runtimes:
         known = (_SHARING, *(name for name in known if name != _SHARING))
     able = [name for name in known if accelerator in OFFERED[name] and _has_delegate(name, accelerator, delegate)]
     for name in able:
@@ -169,7 +180,7 @@ def _choose(manifest: Manifest, facts: DeviceFacts, accelerator: Accelerator, *,
     if not able:
         offered = ", ".join(dict.fromkeys(each for name in known for each in OFFERED[name]))
         raise RefusedError(f"{accelerator} is not offered for {target} files: use --accelerator {offered}")
-    if separate := next((name for name in able if name in SEPARATE), None):
+    if facts.python and accelerator != "cpu" and (separate := next((name for name in able if name in SEPARATE), None)):
         _python(separate, facts)
     if facts.python is None and BENCHMARK_MODEL not in known:
         tool = "Google's benchmark_model runs TFLite files only"

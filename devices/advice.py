@@ -88,13 +88,13 @@ def _all(evidence: Evidence) -> Iterator[Suggestion]:
     if made.parity.verdict == "failed":
         yield from _after_failure(evidence, "its outputs are wrong there")
         return
-    fallback = fallen_back(made.accelerator, made.coverage)
-    yield from _for_coverage(evidence, made.coverage)
-    if fallback:
-        yield from _after_failure(evidence, fallback)
     if evidence.accelerator == "cpu":
         yield from _on_cpu(evidence, made)
-    elif evidence.cpu:
+        return
+    yield from _for_coverage(evidence, made.coverage)
+    if fallback := fallen_back(made.accelerator, made.coverage):
+        yield from _after_failure(evidence, fallback)
+    if evidence.cpu:
         yield from _for_speed(evidence, made, evidence.cpu)
 
 
@@ -105,7 +105,10 @@ def _after_failure(evidence: Evidence, why: str) -> Iterator[Suggestion]:
         for other in _FLOAT if name == "cpu" else dict.fromkeys((*_NATURAL[name], *_FLOAT)):
             yield _variant(evidence, because=f"as {scheme}, {why}", scheme=other)
         return
-    yield _variant(evidence, FP16_MASK, FP16_NORM, because=f"{why}, and {name} may compute in float16")
+    half = f"{why}, and {name} may compute in float16"
+    if scheme == "none":
+        yield _variant(evidence, because=f"{half}, as fp16 allows for", scheme="fp16")
+    yield _variant(evidence, FP16_MASK, FP16_NORM, because=half, scheme="fp16")
     for other in _FLOAT if name == "cpu" else _NATURAL[name]:
         yield _variant(evidence, because=f"as {scheme}, {why}", scheme=other)
 

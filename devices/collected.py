@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgekit.bundle import Bundle, Parity
-from edgekit.measurement import Coverage, DeviceParity, OperatorTime, Samples
+from edgekit.measurement import Accelerator, Coverage, DeviceParity, OperatorTime, Samples
 from edgekit.proof.accuracy import score_outputs
 from edgekit.proof.golden import Golden
-from edgekit.proof.parity import compare_outputs
+from edgekit.proof.parity import HALF_COSINE, HALF_TOLERANCE, compare_outputs
 
 OnProgress = Callable[[str], None]
 
@@ -57,12 +57,20 @@ class Collected:
             energy_mj_per_inference=sum(self.energy_mj) / len(self.energy_mj) if self.energy_mj else None,
         )
 
-    def prove(self, bundle: Bundle, golden: Golden, produced: Golden) -> None:
-        """Compare outputs of that device with the golden ones, by the tolerances that the bundle was exported with."""
+    def prove(self, bundle: Bundle, golden: Golden, produced: Golden, accelerator: Accelerator) -> None:
+        """Compare outputs of that device with the golden ones, by the tolerances that the bundle was exported with.
+
+        GPUs and NPUs compute float32 files in float16 or bfloat16: what misses float32's tolerance there is held to
+        float16's, and that is said.
+        """
         promised = bundle.manifest.parity
         relative = (promised.tolerance or 0.0) / max(1.0, promised.max_abs_reference or 0.0)
-        cosine = promised.cosine_tolerance or 0.0
-        parity = compare_outputs(golden, produced, relative, promised.labels_changed_tolerance, cosine)
+        labels, cosine = promised.labels_changed_tolerance, promised.cosine_tolerance or 0.0
+        parity = compare_outputs(golden, produced, relative, labels, cosine)
+        if parity.verdict == "failed" and accelerator != "cpu" and relative < HALF_TOLERANCE:
+            half = compare_outputs(golden, produced, HALF_TOLERANCE, labels, min(cosine, HALF_COSINE))
+            if half.verdict != "failed":
+                parity = half.model_copy(update={"note": f"the {accelerator} computes in half precision, not float32"})
         self.parity = device_parity(parity)
         if (golden.labels >= 0).any() and parity.max_abs_difference is not None:
             self.accuracy = score_outputs(golden, produced, bundle.manifest.accuracy.population).accuracy

@@ -22,6 +22,6 @@ def check_compiled(manifest: Manifest, facts: DeviceFacts, accelerator: str) -> 
         raise RefusedError(f"{manifest.name} was compiled for {compiled.device}, not for {facts.address}, {what}{here}")
     if accelerator != compiled.accelerator:
         raise RefusedError(
-            f"{manifest.name} was compiled for the {compiled.accelerator} of {compiled.device}: "
-            f"--accelerator {compiled.accelerator}, or the bundle that it was made from"
+            f"{manifest.name} was compiled for {compiled.device}: --accelerator {compiled.accelerator} runs it, "
+            "or take the bundle that it was made from"
         )

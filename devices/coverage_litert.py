@@ -16,8 +16,11 @@ _ADAPTER = re.compile(r"Selected adapter: (.*?), arch=.*adapterType=(.*)")
 _SELECTED = re.compile(
     r"Partitioned subgraph<0>, selected (\d+) ops, from a total of (\d+) ops\. resulted in (\d+) partitions"
 )
+_DISPATCH = "DISPATCH_OP"
 _APPLIED = re.compile(r"(\d+) compiler plugins were applied successfully")
 _OPENVINO = re.compile(r"Using Intel OpenVINO device: (\w+)")
+#: the operator of what was compiled for an NPU
+_COMPILED = "DISPATCH_OP"
 _ADVICE = {
     "VCL compiler loading failed": "OpenVINO can't load its NPU compiler: there is no driver of an Intel NPU",
     "No adapters found": "no Vulkan adapter was found: install the driver of the GPU, or name one in VK_ICD_FILENAMES",
@@ -90,20 +93,40 @@ def _gpu(operators: Sequence[str], all_accelerated: bool | None, log: str) -> Co
 
 
 def _npu(operators: Sequence[str], log: str) -> Coverage:
-    """What the compiler plugin selected counts only where the log says that the plugin was applied."""
+    """What the compiler plugin selected counts only where the log says that the plugin was applied.
+
+    In a file that was compiled before, what was compiled are DISPATCH_OP nodes: those run nowhere else, or fail.
+    """
+    if compiled := operators.count(_DISPATCH):
+        left = tuple(LeftBehind(operator=name, count=n) for name, n in Counter(operators).items() if name != _DISPATCH)
+        return Coverage(
+            actual="OpenVINO, compiled before",
+            nodes=len(operators),
+            nodes_on_accelerator=compiled,
+            partitions=compiled,
+            left_behind=left,
+        )
     applied, selected = _APPLIED.search(log), _SELECTED.search(log)
     device = _OPENVINO.findall(log)
+    if device and _COMPILED in operators:  # before this run: a node is a partition of it
+        taken = operators.count(_COMPILED)
+        return _covered(f"OpenVINO {device[-1]}", taken, len(operators), taken, "a compiled file: nodes are partitions")
     if not applied or not int(applied[1]) or not selected or not device:
         reason = find_reason("npu", log) or "LiteRT told of no compiler plugin that was applied"
         return Coverage(actual="CPU", nodes=len(operators), nodes_on_accelerator=0, note=reason)
     taken, nodes, partitions = map(int, selected.groups())
+    return _covered(f"OpenVINO {device[-1]}", taken, nodes, partitions)
+
+
+def _covered(actual: str, taken: int, nodes: int, partitions: int, note: str = "") -> Coverage:
     left = (LeftBehind(operator="(not named)", count=nodes - taken),) if nodes > taken else ()
     return Coverage(
-        actual=f"OpenVINO {device[-1]}",
+        actual=actual,
         nodes=nodes,
         nodes_on_accelerator=taken,
         partitions=partitions,
         left_behind=left,
+        note=note,
     )
 
 

@@ -123,6 +123,7 @@ class FakeDevice:
         nothing: dict[str, Any] = {
             "python": None,
             "runtimes": {},
+            "environments": {},
             "advice": "no runtime there: edgekit devices setup NAME",
         }
         return facts.model_copy(update=nothing) if self.faults.no_runtime else facts

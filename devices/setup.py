@@ -25,7 +25,11 @@ RUNTIMES: dict[str, tuple[tuple[str, ...], str]] = {
     "tflite-runtime": (("tflite-runtime", "numpy<2"), "tflite_runtime.interpreter"),
     "onnxruntime": (("onnxruntime", "numpy"), "onnxruntime"),
     # pinned: how each tells of what it took was read from these versions
-    "onnxruntime-qnn": (("onnxruntime-qnn==2.7.0", "onnxruntime==1.31.1", "numpy"), "onnxruntime_qnn"),
+    # onnx and litert: contexts compiled into TFLite files are taken out and run there as well
+    "onnxruntime-qnn": (
+        ("onnxruntime-qnn==2.7.0", "onnxruntime==1.31.1", "onnx==1.23.2", "ai-edge-litert==2.3.0", "numpy"),
+        "onnxruntime_qnn",
+    ),
     "onnxruntime-webgpu": (("onnxruntime-webgpu==1.27.0", "numpy"), "onnxruntime"),
     "onnxruntime-openvino": (("onnxruntime-openvino==1.24.1", "numpy"), "onnxruntime"),
     "litert-openvino": (("ai-edge-litert==2.3.0", "openvino==2026.3.1", "numpy"), "openvino"),

@@ -227,7 +227,7 @@ class ToolSession:
         places = sorted(self._answers)
         asked = Golden(steps=tuple(self._golden.steps[i] for i in places), labels=self._golden.labels[places])
         produced = Golden(steps=tuple(self._answers[i] for i in places), labels=asked.labels)
-        self.collected.prove(self._bundle, asked, produced)
+        self.collected.prove(self._bundle, asked, produced, self._accelerator)
         self.collected.accuracy = None  # on so few texts it says nothing
 
 

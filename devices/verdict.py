@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.devices.accelerators import fallen_back
+from edgekit.devices.accelerators import NNAPI_ADVICE, describe_coverage, fallen_back
 from edgekit.devices.conditions import hottest
 from edgekit.measurement import Accelerator, Conditions, Coverage, DeviceParity, Samples, Verdict
 from edgekit.statistics import summarize, trend
@@ -46,8 +46,8 @@ def judge(facts: Facts) -> tuple[Verdict, tuple[str, ...]]:
     """
     findings = [*_parity(facts), *_coverage(facts), *_proof(facts), *_throttling(facts), *_noise(facts)]
     if findings:
-        return findings[0][0], tuple(sentence for _, sentence in findings)
-    return "valid", tuple(_confirmation(facts))
+        return findings[0][0], (*(sentence for _, sentence in findings), *_taken(facts))
+    return "valid", (*_confirmation(facts), *_taken(facts))
 
 
 def relative(latency_ms: Sequence[float], groups: Sequence[int]) -> list[float]:
@@ -76,6 +76,16 @@ def _parity(facts: Facts) -> Iterator[Finding]:
 def _coverage(facts: Facts) -> Iterator[Finding]:
     if sentence := fallen_back(facts.accelerator, facts.coverage):
         yield "fell-back", sentence
+
+
+def _taken(facts: Facts) -> Iterator[str]:
+    """What an accelerator took of the work, whatever the verdict; that it took too little is a finding of its own."""
+    if facts.accelerator == "cpu":
+        return
+    if not fallen_back(facts.accelerator, facts.coverage):
+        yield describe_coverage(facts.accelerator, facts.coverage)
+    if facts.accelerator == "nnapi":
+        yield NNAPI_ADVICE
 
 
 def _throttling(facts: Facts) -> Iterator[Finding]:
@@ -143,7 +153,8 @@ def _confirmation(facts: Facts) -> Iterator[str]:
     """What makes a measurement valid, in numbers."""
     parity, summary = facts.parity, summarize(facts.samples.latency_ms)
     difference = f"|Δ| {parity.max_abs_difference:.2g}, tolerance {parity.tolerance:.2g}"
-    yield f"the outputs of {parity.steps} steps are the model's ({difference})"
+    precision = f"; {parity.note}" if parity.note else ""
+    yield f"the outputs of {parity.steps} steps are the model's ({difference}{precision})"
     yield f"{summary.count} samples, 95 % interval of the median {summary.low_ms:.4g} to {summary.high_ms:.4g} ms"
     moved = trend(relative(facts.samples.latency_ms, facts.groups))
     yield f"the median moved by {100 * moved:+.1f} % from the first quarter to the last"

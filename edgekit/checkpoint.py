@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from edgekit.errors import CheckpointError
+from edgekit.errors import CheckpointError, RefusedError
 from edgekit.model.config import TransformerConfig
 from edgekit.model.weights import Weights, check_weights
 from edgekit.outputs import atomic_directory
@@ -91,6 +91,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         data=read_json(path / DATA_FILE, DataRecord) if (path / DATA_FILE).exists() else None,
         metrics=metrics,
     )
+
+
+def check_classifier(checkpoint: Checkpoint, what: str) -> None:
+    """Raise RefusedError, naming what is asked for, unless a checkpoint is a classifier's."""
+    if checkpoint.config.task != "classify":
+        raise RefusedError(
+            f"{what} takes classifiers only so far; {checkpoint.name} was trained with --task {checkpoint.config.task}"
+        )
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path, *, force: bool = False) -> None:
@@ -216,5 +224,8 @@ def _check_processor(path: Path, processor: Processor, config: TransformerConfig
         raise CheckpointError(
             f"{path / TOKENIZER_FILE} gives up to {processor.max_length} ids; {CONFIG_FILE} takes {config.max_length}"
         )
+    if processor.writes != (config.task != "classify"):
+        needed = "[BOS] and [EOS]" if config.task != "classify" else "[CLS]"
+        raise CheckpointError(f"{path / TOKENIZER_FILE}: a model to {config.task} needs a tokenizer with {needed}")
     if config.pad_id != PAD_ID:
         raise CheckpointError(f"{path / CONFIG_FILE}: pad_id is {config.pad_id}; the tokenizer pads with {PAD_ID}")

@@ -30,6 +30,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "django": ("data", ("Django",)),
     "pyarrow": ("data", ("pyarrow",)),
     "tensorboard": ("data", ("tensorboard",)),
+    "sacrebleu": ("data", ("sacrebleu",)),
     "psycopg": ("postgresql", ("psycopg",)),
 }
 

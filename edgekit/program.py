@@ -1,7 +1,7 @@
 """What exporters work on: a Program and its Signatures, and the SourceRef that names one across processes."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,10 +9,14 @@ Framework = Literal["torch", "tensorflow"]
 #: the axis of a dynamic length, in files that name their axes
 LENGTH = "length"
 FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
-
-#: what a model is for: `classify` is edgekit's own encoder, `custom` the user's module; the others are transformers'
+#: what edgekit's own models are for: the encoder, the decoder, the encoder–decoder
+ModelTask = Literal["classify", "generate", "translate"]
+MODEL_TASKS: tuple[ModelTask, ...] = get_args(ModelTask)
+#: what anything exportable is for: `custom` is the user's module; those that are not edgekit's own are transformers'
 Task = Literal[
     "classify",
+    "generate",
+    "translate",
     "text-classification",
     "token-classification",
     "feature-extraction",

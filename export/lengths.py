@@ -11,6 +11,7 @@ from edgekit.errors import DataError, MissingExtraError, RefusedError
 from edgekit.model.sizes import multiply_accumulates
 from edgekit.program import Signature
 from edgekit.proof.golden import Golden, Step
+from edgekit.proof.parity import POSITIONS
 from edgekit.proof.prove import choose_samples
 from edgekit.proof.samples import held_out
 
@@ -107,8 +108,20 @@ def length_signatures(signature: Signature, lengths: Sequence[int]) -> tuple[Sig
 
 
 def _with_length(signature: Signature, length: int) -> Signature:
+    longest = signature.inputs[0].shape[-1]
     inputs = tuple(spec.model_copy(update={"shape": (*spec.shape[:-1], length)}) for spec in signature.inputs)
-    return signature.model_copy(update={"name": length_name(length), "inputs": inputs})
+    outputs = tuple(
+        spec.model_copy(update={"shape": (spec.shape[0], length, *spec.shape[2:])})
+        if _is_by_token(spec.name, spec.shape, longest)
+        else spec
+        for spec in signature.outputs
+    )
+    return signature.model_copy(update={"name": length_name(length), "inputs": inputs, "outputs": outputs})
+
+
+def _is_by_token(name: str, shape: Sequence[int], length: int) -> bool:
+    """Whether an output of inputs of `length` tokens has a value for each of them, along its second axis."""
+    return len(shape) > 1 and shape[1] == length and (len(shape) > 2 or name in POSITIONS)
 
 
 def fit_steps(golden: Golden, lengths: Sequence[int], signature_of: Callable[[int], str]) -> Golden:
@@ -148,8 +161,13 @@ def count_tokens(golden: Golden) -> list[int]:
 
 def cut_step(step: Step, length: int, signature: str) -> Step:
     """The step with so many tokens of each input, for another signature."""
+    longest = next(iter(step.inputs.values())).shape[1]
     inputs = {name: np.ascontiguousarray(value[:, :length]) for name, value in step.inputs.items()}
-    return replace(step, signature=signature, inputs=inputs)
+    outputs = {
+        name: np.ascontiguousarray(value[:, :length]) if _is_by_token(name, np.shape(value), longest) else value
+        for name, value in step.outputs.items()
+    }
+    return replace(step, signature=signature, inputs=inputs, outputs=outputs)
 
 
 def _provable(lengths: Sequence[int], tokens: Sequence[int]) -> tuple[int, ...]:

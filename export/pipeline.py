@@ -24,7 +24,7 @@ from edgekit.export.schemes import SCHEMES, requirements, tolerance_of
 from edgekit.export.snippets import write_snippets
 from edgekit.export.subjects import CheckpointSubject, Reference, Subject, signature_of
 from edgekit.export.workers import run_worker
-from edgekit.model.rewrites import FLOAT_MASK, REWRITES, added_tolerance, rewrite_signature
+from edgekit.model.rewrites import FLOAT_MASK, REWRITES, rewrite_signature
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
 from edgekit.processes import kill_running
 from edgekit.program import Signature
@@ -262,12 +262,12 @@ def _fill_bundle(
     _collect_logs(session, plan, folder / bundles.LOG)
     subject.place(session.scratch, folder)
     write_snippets(folder, plan.name, subject.task, plan.target.name, plan.signatures(signature))
-    tolerance = tolerance_of(plan.schemes)
+    tolerance = tolerance_of(plan.schemes, plan.rewrites)
     proof = prove_file(
         folder / plan.target.file,
         plan.runtime,
         folder / bundles.GOLDEN,
-        relative_tolerance=tolerance.relative + added_tolerance(plan.rewrites),
+        relative_tolerance=tolerance.relative,
         labels_changed_tolerance=tolerance.labels_changed,
         cosine_tolerance=tolerance.cosine,
         population=reference.population,

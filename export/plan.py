@@ -153,9 +153,7 @@ def plan_exports(
                         path=path,
                         expected_size_bytes=_expected_size_bytes(config, scheme),
                         problem=_unfit(coreml, target, scheme, config.max_length)
-                        or _unfit_rewrites(
-                            changes, config, coreml.sequence_lengths or wanted, recipe=recipe is not None
-                        )
+                        or _unfit_rewrites(changes, config, target, scheme, coreml.sequence_lengths or wanted)
                         or _unfit_lengths(() if by_default else wanted, target, config.max_length)
                         or _foreign_problem(config, target, route, scheme, changes)
                         or _problem(config, target, route, scheme, path, force=force),
@@ -234,14 +232,21 @@ def _unfit(coreml: CoremlOptions, target: Target, scheme: str | Recipe, longest:
 
 
 def _unfit_rewrites(
-    rewrites: Sequence[str], config: TransformerConfig | ForeignModel, lengths: Sequence[int], *, recipe: bool
+    rewrites: Sequence[str],
+    config: TransformerConfig | ForeignModel,
+    target: Target,
+    scheme: str | Recipe,
+    lengths: Sequence[int],
 ) -> EdgekitError | None:
-    """What in the model, the recipe or the lengths asked for rules a rewrite out."""
+    """What in the model, the scheme or the lengths asked for rules a rewrite out."""
     if isinstance(config, ForeignModel):
         return None  # `_foreign_problem` says why
-    refused = refuse_rewrite(rewrites, config, recipe=recipe)
+    refused = refuse_rewrite(rewrites, config, recipe=isinstance(scheme, Recipe))
+    calibrated = sorted(CALIBRATED & set(scheme.schemes if isinstance(scheme, Recipe) else (scheme,)))
     if refused is None and FLOAT_MASK in rewrites and lengths:
         refused = f"{FLOAT_MASK} is offered for one sequence length: leave out --sequence-length"
+    if refused is None and FLOAT_MASK in rewrites and calibrated and target.name == "tflite":
+        refused = f"tflite does not offer {FLOAT_MASK} with {calibrated[0]}: its quantizer makes float inputs integers"
     return RefusedError(refused) if refused else None
 
 

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from edgekit.errors import UnknownNameError
+from edgekit.model.rewrites import added_tolerance
+from edgekit.proof.parity import HALF_COSINE, HALF_TOLERANCE
 
 _FLOAT32 = "float32 weights, float32 arithmetic"
 _NBITS = "computed in float32 (com.microsoft operators)"
@@ -116,7 +118,7 @@ class Tolerance:
 #: set as goals (0.99999, 0.9999, 0.997 and 0.98 for the first four) before any were measured, the others by analogy.
 TOLERANCES = {
     "none": Tolerance(relative=1e-5, cosine=0.99999),
-    "fp16": Tolerance(relative=2e-2, cosine=0.9999),
+    "fp16": Tolerance(relative=HALF_TOLERANCE, cosine=HALF_COSINE),
     "int8-dynamic": Tolerance(relative=0.06, labels_changed=0.02, cosine=0.997),
     "int8": Tolerance(relative=0.4, labels_changed=0.04, cosine=0.98),
     "int8-weight": Tolerance(relative=0.05, labels_changed=0.02, cosine=0.997),
@@ -171,8 +173,15 @@ def reason(scheme: str, target: str) -> str:
     return _REASONS[target, scheme]
 
 
-def tolerance_of(schemes: Sequence[str]) -> Tolerance:
-    """What "within tolerance" means for a file of these schemes: the widest of theirs."""
+def tolerance_of(schemes: Sequence[str], rewrites: Sequence[str] = ()) -> Tolerance:
+    """What "within tolerance" means for a file of these schemes and rewrites: the widest of the schemes', and what the
+    rewrites add to it.
+    """
+    widest = _widest(schemes)
+    return replace(widest, relative=widest.relative + added_tolerance(rewrites))
+
+
+def _widest(schemes: Sequence[str]) -> Tolerance:
     each = [TOLERANCES[scheme] for scheme in schemes]
     if all(tolerance.labels_changed == 1 for tolerance in each):
         return Tolerance(

@@ -64,10 +64,13 @@ def _frozen_function(program: Program, signature: Signature) -> Any:
     concrete = signature_function(program, signature, flexible).get_concrete_function()
     frozen = convert_variables_to_constants_v2(concrete)
     # Freezing drops the outputs' names and keeps their order, which is that of the sorted names.
-    names = sorted(spec.name for spec in signature.outputs)
+    specs = sorted(signature.outputs, key=lambda spec: spec.name)
 
     def run(*tensors: Any) -> dict[str, Any]:
-        return dict(zip(names, frozen(*tensors), strict=True))
+        values = frozen(*tensors)
+        for spec, value in zip(specs, values, strict=True):
+            value.set_shape(spec.shape)  # lost where the length is free
+        return dict(zip([spec.name for spec in specs], values, strict=True))
 
     return tf.function(run, input_signature=input_specs(signature, flexible))
 

@@ -24,7 +24,7 @@ def convert(program: Program, output: Path, *, scheme: str = "none") -> None:
     route = _convert_torch if program.framework == "torch" else _convert_tensorflow
     model = route(program, program.signatures[0])
     if program.signatures[0].dynamic_length:
-        _name_length(model)
+        _name_length(model, program.signatures[0])
     if scheme == "fp16":
         from edgekit.export.onnx_float16 import to_float16
 
@@ -56,12 +56,16 @@ def write_model(model: Any, output: Path) -> None:
     output.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _name_length(model: Any) -> None:
-    """Give the axis of free size its name; exporters call it by numbers of their own."""
+def _name_length(model: Any, signature: Signature) -> None:
+    """Give the axis of free size its name, which exporters number, and outputs their sizes, which tf2onnx loses."""
     for value in model.graph.input:
         for dimension in value.type.tensor_type.shape.dim:
             if not dimension.HasField("dim_value"):
                 dimension.dim_param = LENGTH
+    shapes = {spec.name: spec.shape for spec in signature.outputs}
+    for value in model.graph.output:
+        for dimension, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True):
+            dimension.dim_value = size
     del model.graph.value_info[:]  # sizes by the old name
 
 

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import pytest
 
-pytest_plugins = ["tests.rigs.fixtures"]
+pytest_plugins = ["tests.rigs.environments", "tests.rigs.fixtures"]
 
 # Two frameworks, two cores: one thread each keeps tests fast and their sums the same on every machine.
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):

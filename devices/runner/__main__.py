@@ -10,7 +10,7 @@ JSON lines on standard output, {"schema": 1, "event": …}. Exit code 0; 2 for a
     samples     ms, transfer_ms and steps of a batch of runs
     window      t_s, median_ms, temperature_c of a part of a sustained run
     energy      mj_per_inference and method
-    cold        start_ms, load_ms, first_ms of this process
+    cold        start_ms, load_ms, first_ms of this process; cache: the runtime's own was written, read, or could be
     profile     the runtime's own times by operator
     done        steps, run_s, non_finite (of a replay)
     error       kind, message
@@ -83,7 +83,8 @@ def _run(job: RunnerJob, events: Events, started: Optional[int]) -> None:
         return
     first_ms = first_inferences(backend, steps)
     if job.operation == "cold":
-        events.emit("cold", start_ms=(loaded - (started or before)) / 1e6, load_ms=load_ms, first_ms=first_ms)
+        start_ms = (loaded - (started or before)) / 1e6
+        events.emit("cold", start_ms=start_ms, load_ms=load_ms, first_ms=first_ms, cache=backend.cache)
     elif job.operation == "profile":
         profile(backend, steps, events)
     else:

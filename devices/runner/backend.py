@@ -64,6 +64,8 @@ class Backend:
 
     version: str
     signatures: dict[str, Signature]
+    #: of the runtime's own cache of what it compiled: "" (it keeps none), able (it was not asked), written, read
+    cache: str = ""
     fallback: str = ""
 
     def prepare(self, signature: str, inputs: Arrays) -> Call:

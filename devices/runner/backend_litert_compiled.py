@@ -4,9 +4,12 @@ What an accelerator leaves runs on the CPU, as in applications; what it took, Li
 error, which whoever started the runner reads.
 """
 
+import ctypes
 import importlib
+import importlib.util
 import os
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +28,20 @@ def import_runtime(runtime: str) -> Any:
     """Import the package with its compiled_model; raises ImportError without it (ai-edge-litert 1 has none)."""
     for name in ("compiled_model", "options", "hardware_accelerator", "interpreter"):
         importlib.import_module(f"ai_edge_litert.{name}")
+    if runtime == "litert-openvino":
+        _load_openvino()
     return importlib.import_module("ai_edge_litert")
+
+
+def _load_openvino() -> None:
+    """Load OpenVINO's library, where it is installed, so that the part that runs compiled files finds it.
+
+    ai-edge-litert 2.3.0 finds it by itself only where its compiler was loaded before, which a compiled file needs not.
+    """
+    found = importlib.util.find_spec("openvino")
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        for library in sorted(Path(folder, "libs").glob("libopenvino.so.*")):
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
 
 def load(runtime: Any, job: RunnerJob) -> Backend:
@@ -44,7 +60,10 @@ class CompiledBackend(Backend):
     def __init__(self, runtime: Any, job: RunnerJob) -> None:
         self.version = str(getattr(runtime, "__version__", "unknown"))
         self._job, self._runtime = job, runtime
-        self._model = _compile(runtime, job)
+        weights = ""
+        if job.accelerator == "cpu" and job.xnnpack:
+            weights, self.cache = _use_cache(job.cache)
+        self._model = _compile(runtime, job, weights)
         self._buffers: dict[str, tuple[Arrays, Arrays]] = {}
         self.signatures = {
             name: Signature(
@@ -105,11 +124,23 @@ class CompiledBackend(Backend):
         return {"format": "litert", "text": profile_file(self._job, self.version, runs)}
 
 
-def _compile(runtime: Any, job: RunnerJob) -> Any:
-    """The compiled model; raises AcceleratorError where the accelerator's part fails."""
+def _use_cache(folder: str) -> tuple[str, str]:
+    """The file in which XNNPACK keeps its packed weights ("" without a folder), and whether it is there already."""
+    if not folder:
+        return "", "able"
+    weights = Path(folder, "xnnpack")
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    return str(weights), "read" if weights.exists() else "written"
+
+
+def _compile(runtime: Any, job: RunnerJob, weights: str) -> Any:
+    """The compiled model; raises AcceleratorError where the accelerator's part fails.
+
+    `weights` is the file in which XNNPACK keeps its packed weights; the GPU keeps nothing (2.3.0 has no option for it).
+    """
     hardware, options = runtime.hardware_accelerator.HardwareAccelerator, runtime.options
     kernels = {} if job.xnnpack else {"kernel_mode": options.CpuKernelMode.BUILTIN}
-    cpu = options.CpuOptions(num_threads=job.num_threads, xnnpack_weight_cache_path=_CACHE, **kernels)
+    cpu = options.CpuOptions(num_threads=job.num_threads, xnnpack_weight_cache_path=weights or _CACHE, **kernels)
     chosen = {"cpu_options": cpu}
     accelerators = hardware.CPU
     if job.accelerator == "gpu":

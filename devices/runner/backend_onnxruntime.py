@@ -13,7 +13,7 @@ import numpy as np
 from .backend import UNNAMED, Backend, Call, Port, Signature, nothing
 from .failures import RunError
 from .job import RunnerJob
-from .onnx_providers import PROVIDERS, describe, open_session, read_placements
+from .onnx_providers import PROVIDERS, describe, is_complete, open_session, read_placements, use_cache
 from .steps import Arrays
 
 ACCELERATORS = {name: ("cpu", provider.accelerator) for name, provider in PROVIDERS.items()}
@@ -41,6 +41,7 @@ class OnnxBackend(Backend):
         self.version = str(runtime.__version__)
         self._runtime, self._job = runtime, job
         options = self._options()
+        job, self.cache = use_cache(runtime, job, options)
         self._profiling = job.operation == "profile"
         if self._profiling:
             options.enable_profiling = True
@@ -67,13 +68,18 @@ class OnnxBackend(Backend):
         return Call(nothing, partial(self._session.run, names, inputs), read)
 
     def assignment(self) -> dict[str, Any]:
-        """The operators that each provider took; where the session does not tell, from the log of another."""
+        """The operators that each provider took; from the log of another session where that tells of more nodes.
+
+        Providers that bring kernels instead of compiling (WebGPU) are told of in part before onnxruntime 1.31.
+        """
         ask = getattr(self._session, "get_provider_graph_assignment_info", list)
         parts = [[part.ep_name, [node.op_type for node in part.get_nodes()]] for part in ask()]
-        counted = bool(parts)
-        if not parts and self._job.accelerator != "cpu":
-            parts = read_placements(self._runtime, self._job, self._options())
-        told = {"format": "onnxruntime", "parts": parts, "partitions": counted}
+        told = {"format": "onnxruntime", "parts": parts, "partitions": True}
+        if self._job.accelerator != "cpu" and not is_complete(self.version):
+            logged = read_placements(self._runtime, self._job, self._options())
+            if _count(logged) > _count(parts):
+                parts = logged
+                told = {"format": "onnxruntime", "parts": parts, "partitions": False}
         return dict(told, **describe(self._job)) if parts else {}
 
     def profile(self, call: Call, runs: int) -> dict[str, Any]:
@@ -88,6 +94,10 @@ class OnnxBackend(Backend):
         finally:
             path.unlink()
         return {"format": "onnxruntime", "nodes": _node_times(events)}
+
+
+def _count(parts: list[list[Any]]) -> int:
+    return sum(len(operators) for _, operators in parts)
 
 
 def _node_times(events: list[dict[str, Any]]) -> list[list[Any]]:

@@ -17,7 +17,7 @@ from .failures import RunError
 from .job import RunnerJob
 from .steps import Arrays
 
-ACCELERATORS = ("npu",)
+ACCELERATORS = {"qnn-simulator": ("npu",)}
 _DISPATCH = b"DISPATCH_OP"
 _PROVIDER = "QNNExecutionProvider"
 _DTYPES = {

@@ -31,7 +31,7 @@ class RunnerJob(NamedTuple):
     `prove` writes the outputs of all steps first; `energy` fails the run where energy can't be known.
     `compute_units` are those that Core ML may use: cpu, cpu+gpu, cpu+ane, all. `xnnpack` False: TFLite's own kernels on
     the CPU. `delegate` is PATH[:key=value,…] of an external TFLite delegate. `openvino_device` is what OpenVINO
-    compiles for: CPU, GPU, NPU.
+    compiles for: CPU, GPU, NPU. `cache` is a folder in which the runtime may keep what it compiled.
     """
 
     runtime: str
@@ -55,6 +55,7 @@ class RunnerJob(NamedTuple):
     xnnpack: bool = True
     delegate: str = ""
     openvino_device: str = "NPU"
+    cache: str = ""
 
 
 _TYPES: dict[str, Any] = {
@@ -79,6 +80,7 @@ _TYPES: dict[str, Any] = {
     "xnnpack": bool,
     "delegate": str,
     "openvino_device": str,
+    "cache": str,
 }
 _LEAST = {"num_threads": 1, "num_runs": 1, "min_secs": 0, "max_secs": 0, "warmup_runs": 0, "sustained_secs": 0}
 

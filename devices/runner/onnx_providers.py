@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import tempfile
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from .failures import AcceleratorError, first_line
@@ -12,6 +13,8 @@ from .job import RunnerJob
 
 #: the SoC whose NPU the x86_64 library of QNN simulates (57: SM8650); without one it refuses float models
 _SIMULATED_SOC = "57"
+#: providers that can write what they compiled as a file of its own
+_KEEPS_CONTEXT = ("onnxruntime-qnn", "onnxruntime-openvino")
 _PLACED = re.compile(r"(?:Node\(s\)|All nodes) placed on \[(\w+)\]\. Number of nodes: (\d+)")
 _NODE = re.compile(r"VerifyEachNodeIsAssignedToAnEp\]\s+(\w+) \(")
 
@@ -53,6 +56,31 @@ def open_session(runtime: Any, job: RunnerJob, options: Any) -> Any:
     return session
 
 
+def use_cache(runtime: Any, job: RunnerJob, options: Any) -> tuple[RunnerJob, str]:
+    """The job with the file that an earlier session kept in its cache, "read"; or the job and options that keep one.
+
+    The CPU keeps its optimized graph, QNN and OpenVINO a compiled context; onnxruntime-webgpu 1.27.0 keeps nothing: "".
+    """
+    on_cpu = job.accelerator == "cpu"
+    if not on_cpu and job.runtime not in _KEEPS_CONTEXT:
+        return job, ""
+    if not job.cache:
+        return job, "able"
+    kept = Path(job.cache, "optimized.onnx" if on_cpu else "context.onnx")
+    if kept.exists():
+        if on_cpu:
+            options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return job._replace(model=str(kept)), "read"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    if on_cpu:
+        options.optimized_model_filepath = str(kept)
+    else:
+        options.add_session_config_entry("ep.context_enable", "1")
+        options.add_session_config_entry("ep.context_embed_mode", "1")
+        options.add_session_config_entry("ep.context_file_path", str(kept))
+    return job, "written"
+
+
 def describe(job: RunnerJob) -> dict[str, str]:
     """What else is to be said of a run on the job's accelerator: `device`, `note`."""
     if job.accelerator == "cpu":
@@ -64,11 +92,14 @@ def describe(job: RunnerJob) -> dict[str, str]:
     return {}
 
 
-def read_placements(runtime: Any, job: RunnerJob, options: Any) -> list[list[Any]]:
-    """[provider, its operators] from the log of a session that is made for it.
+def is_complete(version: str) -> bool:
+    """Whether get_provider_graph_assignment_info of this onnxruntime tells of every node."""
+    numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
+    return numbers >= [1, 31]
 
-    onnxruntime-webgpu 1.27.0 has get_provider_graph_assignment_info and answers nothing.
-    """
+
+def read_placements(runtime: Any, job: RunnerJob, options: Any) -> list[list[Any]]:
+    """[provider, its operators] from the log of a session that is made for it."""
     options.log_severity_level = 0
     with tempfile.TemporaryFile() as log:
         kept = os.dup(2)

@@ -116,11 +116,18 @@ def _export(bundle: "Bundle", suggestions: "Sequence[Suggestion]") -> list[_Atte
     """
     from edgekit.checkpoint import content_sha256, load_checkpoint
 
+    if bundle.manifest.source.kind != "checkpoint":
+        raise RefusedError("only variants of edgekit's own checkpoints are exported by themselves: export them by hand")
+    if bundle.manifest.compiled:
+        raise RefusedError("it is compiled for one device: bench the bundle that it was compiled of with --advise")
     source = Path(bundle.manifest.source.path)
-    if bundle.manifest.source.kind != "checkpoint" or not (source / "config.json").is_file():
+    if not (source / "config.json").is_file():
         raise RefusedError(f"the checkpoint that it was made of is not at {source}")
     if content_sha256(source) != bundle.manifest.source.sha256:
         raise RefusedError(f"{source} is no longer the checkpoint that it was made of: export the bundle again")
+    if bundle.manifest.target_options:
+        options = ", ".join(bundle.manifest.target_options)
+        raise RefusedError(f"it was exported with options of its own ({options}): export the variants with them")
     checkpoint = load_checkpoint(source)
     planned = [_plan(bundle, checkpoint, each) for each in suggestions]
     return _export_missing(checkpoint, suggestions, planned)
@@ -138,8 +145,17 @@ def _plan(bundle: "Bundle", checkpoint: "Checkpoint", suggestion: "Suggestion") 
         via=[manifest.via],
         rewrites=suggestion.rewrites,
         output=bundle.path.absolute().parent,
+        lengths=_lengths(bundle, checkpoint.config.max_length),
+        by_default=manifest.signatures[0].dynamic_length,
     )
     return planned
+
+
+def _lengths(bundle: "Bundle", longest: int) -> tuple[int, ...]:
+    """The bundle's own sequence lengths, which its variants get too; none where it has the longest alone, or any."""
+    signatures = bundle.manifest.signatures
+    lengths = {spec.shape[1] for signature in signatures for spec in signature.inputs if spec.name == "ids"}
+    return () if signatures[0].dynamic_length or lengths == {longest} else tuple(sorted(lengths))
 
 
 def _export_missing(

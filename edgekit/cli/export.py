@@ -163,7 +163,11 @@ def run_export(
         force=force,
         rewrites=split_list(rewrite or []),
         coreml=_coreml_options(
-            minimum_deployment_target, asked, multifunction=multifunction, author=author, license=license
+            minimum_deployment_target,
+            () if not foreign and asked == (loaded.config.max_length,) else asked,
+            multifunction=multifunction,
+            author=author,
+            license=license,
         ),
         by_default=not asked and not foreign,
     )

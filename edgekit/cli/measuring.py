@@ -84,7 +84,8 @@ def plan_cells(
     for device in dict.fromkeys(devices):
         for bundle in opened:
             cells += [Cell(bundle=bundle, device=device, accelerator=name) for name in dict.fromkeys(accelerators)]
-            if beside_cpu and "cpu" not in accelerators and "cpu" in OFFERED.get(bundle.manifest.runtime, ()):
+            on_cpu = "cpu" in OFFERED.get(bundle.manifest.runtime, ()) and bundle.manifest.compiled is None
+            if beside_cpu and "cpu" not in accelerators and on_cpu:
                 cells.append(Cell(bundle=bundle, device=device, beside=True))
     return tuple(cells)
 
@@ -148,7 +149,7 @@ class CampaignView:
 
 
 def show_outcomes(outcomes: "Sequence[Outcome]") -> None:
-    """Print the table of what was measured, and the evidence where a verdict is not valid."""
+    """Print the table of what was measured, and the evidence of accelerators and where a verdict is not valid."""
     from edgekit.report.beside_cpu import beside_cpu, beside_cpu_table
     from edgekit.report.devices import report_run
     from edgekit.report.devices_tables import bench_table
@@ -161,7 +162,7 @@ def show_outcomes(outcomes: "Sequence[Outcome]") -> None:
     if beside := beside_cpu(runs):
         print_sortable(beside_cpu_table(beside))
     for measurement in made:
-        if measurement.verdict != "valid":
+        if measurement.verdict != "valid" or measurement.accelerator != "cpu":
             evidence = ". ".join(measurement.evidence) or "no evidence"
             where = f"{measurement.bundle} · {measurement.accelerator} · {measurement.device.address}"
             typer.echo(f"{where} is {measurement.verdict}: {evidence}")

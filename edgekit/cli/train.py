@@ -16,15 +16,19 @@ INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 _OPTIONS = {"from_checkpoint": "from"}  # options that Python has another word for
 _DATA_OPTIONS = frozenset(
-    ["data", "text_column", "label_column", "source_column", "languages", "test_fraction", "validation_fraction"]
+    (
+        *("data", "text_column", "label_column", "source_column", "target_column", "languages", "target_language"),
+        *("test_fraction", "validation_fraction"),
+    )
 )
+_COLUMNS = ("text_column", "label_column", "source_column", "target_column")
 _DATA, _MODEL, _TRAINING, _OUTPUT = "Data", "Model", "Training", "Output"
 
 
 def run_train(  # one parameter per option, as Typer wants them
     ctx: typer.Context,
     framework: Annotated[str, typer.Option(help="torch or tensorflow.")] = "torch",
-    task: Annotated[str, typer.Option(help="What to learn: classify.")] = "classify",
+    task: Annotated[str, typer.Option(help="What to learn: classify, generate or translate.")] = "classify",
     from_checkpoint: Annotated[
         Path | None,
         typer.Option("--from", help="Train this checkpoint further, on its own data unless --data says otherwise."),
@@ -46,19 +50,31 @@ def run_train(  # one parameter per option, as Typer wants them
         float, typer.Option(help="Weight of the teacher's hidden states, where both have one tokenizer; 0: none.")
     ] = 0.1,
     data: Annotated[
-        str, typer.Option(help="A .tsv, .csv, .jsonl or .parquet file, or ui-strings.", rich_help_panel=_DATA)
+        str,
+        typer.Option(
+            help="A .tsv, .csv, .jsonl or .parquet file (to generate, a .txt file too), or ui-strings.",
+            rich_help_panel=_DATA,
+        ),
     ] = "ui-strings",
     text_column: Annotated[str, typer.Option(help="Column of the text.", rich_help_panel=_DATA)] = "text",
     label_column: Annotated[str, typer.Option(help="Column of the label.", rich_help_panel=_DATA)] = "label",
     source_column: Annotated[
         str | None,
         typer.Option(
-            help="Column whose hash makes the split, to keep rows together; else the text.", rich_help_panel=_DATA
+            help="Column whose hash makes the split, to keep rows together; else the text. To translate: column of the "
+            "text to translate (source).",
+            rich_help_panel=_DATA,
         ),
     ] = None,
+    target_column: Annotated[
+        str, typer.Option(help="To translate: column of the translation.", rich_help_panel=_DATA)
+    ] = "target",
     languages: Annotated[
         list[str] | None,
         typer.Option(help="Languages of ui-strings (repeatable, comma-separated); else 40.", rich_help_panel=_DATA),
+    ] = None,
+    target_language: Annotated[
+        str | None, typer.Option(help="To translate ui-strings: from English into this one.", rich_help_panel=_DATA)
     ] = None,
     test_fraction: Annotated[float, typer.Option(help="Share held out to test on.", rich_help_panel=_DATA)] = 0.10,
     validation_fraction: Annotated[
@@ -79,13 +95,33 @@ def run_train(  # one parameter per option, as Typer wants them
     ] = False,
     hidden_size: Annotated[int | None, typer.Option(help="Else that of --size.", rich_help_panel=_MODEL)] = None,
     num_layers: Annotated[int | None, typer.Option(help="Else that of --size.", rich_help_panel=_MODEL)] = None,
+    num_decoder_layers: Annotated[
+        int | None, typer.Option(help="To translate; else as many as the encoder's.", rich_help_panel=_MODEL)
+    ] = None,
     num_heads: Annotated[int | None, typer.Option(help="Else that of --size.", rich_help_panel=_MODEL)] = None,
+    num_kv_heads: Annotated[
+        int | None, typer.Option(help="Heads of keys and values; else as many as heads.", rich_help_panel=_MODEL)
+    ] = None,
     ffn_size: Annotated[int | None, typer.Option(help="Else that of --size.", rich_help_panel=_MODEL)] = None,
     embedding_size: Annotated[
         int | None, typer.Option(help="Else that of --size; 0: not factorised.", rich_help_panel=_MODEL)
     ] = None,
     norm: Annotated[str, typer.Option(help="layernorm or rmsnorm.", rich_help_panel=_MODEL)] = "layernorm",
-    activation: Annotated[str, typer.Option(help="gelu or relu.", rich_help_panel=_MODEL)] = "gelu",
+    activation: Annotated[str, typer.Option(help="gelu, relu or silu.", rich_help_panel=_MODEL)] = "gelu",
+    gated_ffn: Annotated[
+        bool, typer.Option("--gated-ffn", help="Gated feed-forward layers (SwiGLU with silu).", rich_help_panel=_MODEL)
+    ] = False,
+    linear_bias: Annotated[
+        bool, typer.Option("--linear-bias/--no-linear-bias", help="Biases of matrices.", rich_help_panel=_MODEL)
+    ] = True,
+    tied_embeddings: Annotated[
+        bool,
+        typer.Option(
+            "--tied-embeddings/--untied-embeddings",
+            help="To write: one table for tokens read and written.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = True,
     positions: Annotated[str, typer.Option(help="learned or rotary.", rich_help_panel=_MODEL)] = "learned",
     pooling: Annotated[str, typer.Option(help="mean or first.", rich_help_panel=_MODEL)] = "mean",
     shared_layers: Annotated[
@@ -155,8 +191,9 @@ def run_train(  # one parameter per option, as Typer wants them
     """Train a compact Transformer, in PyTorch or TensorFlow.
 
     The data is split by a hash of the source string into train, validation and test; the checkpoint holds the
-    weights of the epoch with the best validation accuracy, and its scores on the test part. Ctrl-C saves the state
-    beside the output; --resume goes on with the same result.
+    weights of the epoch with the best validation accuracy (of the next token, for models that write), and its scores
+    on the test part. Ctrl-C saves the state beside the output; --resume goes on with the same result. Models that
+    write also train in several processes: torchrun -m edgekit train ..., or a TF_CONFIG for each.
 
     Examples:
 
@@ -168,6 +205,12 @@ def run_train(  # one parameter per option, as Typer wants them
 
         edgekit train --from checkpoints/alps --qat int4-weight -o checkpoints/alps-int4
 
+        edgekit train --task generate --languages en,de --norm rmsnorm --positions rotary -o checkpoints/writer
+
+        edgekit train --task translate --target-language de -o checkpoints/english-german
+
+        edgekit train --task translate --data pairs.tsv --source-column en --target-column fr
+
         edgekit train --teacher checkpoints/alps --size nano --languages de,fr,it -o checkpoints/alps-nano
     """
     from edgekit.cli.train_view import TrainingView
@@ -176,14 +219,21 @@ def run_train(  # one parameter per option, as Typer wants them
 
     params, given = dict(ctx.params), _given(ctx)
     target = output or Path("checkpoints") / _default_name(params)
-    view = TrainingView(as_json=as_json)
+    view = TrainingView(as_json=as_json, quiet=_is_silent(framework))
     prepared = _prepare(params, given, target, view)
     view.show_data(prepared)
     with view.progress(prepared.settings.epochs), _log(log_dir, prepared) as logs, stop_on_interrupt() as should_stop:
         outcome = run_training(prepared, target, force=force, observers=[view, *logs], should_stop=should_stop)
     view.show_outcome(outcome)
-    if outcome.report is None:
+    if outcome.state is not None:
         raise typer.Exit(INTERRUPTED)
+
+
+def _is_silent(framework: str) -> bool:
+    """Whether another process of this training prints."""
+    from edgekit.train.workers import this_worker
+
+    return this_worker("tensorflow" if framework == "tensorflow" else "torch").rank > 0
 
 
 def _given(ctx: typer.Context) -> set[str]:
@@ -196,7 +246,9 @@ def _default_name(params: dict[str, Any]) -> str:
     if params["from_checkpoint"] is not None:
         end = "further" if params["qat"] == "none" else params["qat"]
         return f"{Path(params['from_checkpoint']).resolve().name}-{end}"
-    return f"{Path(params['data']).stem or 'model'}-{params['size']}-{params['framework']}"
+    task = "" if params["task"] == "classify" else f"-{params['task']}"
+    language = f"-{params['target_language']}" if params["target_language"] else ""
+    return f"{Path(params['data']).stem or 'model'}{task}{language}-{params['size']}-{params['framework']}"
 
 
 def _prepare(params: dict[str, Any], given: set[str], output: Path, view: Any) -> "Prepared":
@@ -255,11 +307,14 @@ def _data_spec(params: dict[str, Any]) -> "DataSpec":
     from edgekit.errors import RefusedError
     from edgekit.text.datasets import DataSpec
 
-    fields = {name: params[name] for name in ("text_column", "label_column", "source_column")}
+    fields = {name: params[name] for name in (*_COLUMNS, "task")}
+    _check_languages(params)
     fields["source"] = params["data"]
     fields["split"] = {"test": params["test_fraction"], "validation": params["validation_fraction"]}
     if languages := split_list(params["languages"] or ()):
         fields["languages"] = tuple(languages)
+    if params["target_language"]:
+        fields["languages"] = (params["target_language"],)
     try:
         return DataSpec.model_validate(fields)
     except ValidationError as error:
@@ -270,6 +325,20 @@ def _data_spec(params: dict[str, Any]) -> "DataSpec":
         raise RefusedError(f"{where}: {first['msg']}") from error
 
 
+def _check_languages(params: dict[str, Any]) -> None:
+    """Refuse languages that the task does not take, or a missing one."""
+    from edgekit.errors import RefusedError
+    from edgekit.text.ui_strings import NAME
+
+    translates = params["task"] == "translate"
+    if params["target_language"] and not (translates and params["data"] == NAME):
+        raise RefusedError(f"--target-language is for --task translate with --data {NAME}: leave it out")
+    if translates and params["languages"]:
+        raise RefusedError("--languages is not for --task translate: say --target-language")
+    if translates and params["data"] == NAME and not params["target_language"]:
+        raise RefusedError(f"--task translate with --data {NAME} needs --target-language, such as de")
+
+
 def _check_same(params: dict[str, Any], given: set[str], settings: Any, data: Any) -> None:
     """Refuse an option, typed beside --resume, that is not what the interrupted training has."""
     from edgekit.cli.output import split_list
@@ -278,7 +347,8 @@ def _check_same(params: dict[str, Any], given: set[str], settings: Any, data: An
 
     stored = {
         **dict(settings),
-        **{name: getattr(data, name) for name in ("text_column", "label_column", "source_column", "languages")},
+        **{name: getattr(data, name) for name in (*_COLUMNS, "languages")},
+        "target_language": data.languages[0],
         "data": data.source,
         "test_fraction": data.split.test,
         "validation_fraction": data.split.validation,

@@ -134,13 +134,14 @@ def _bisect_bundles(paths: list[Path] | None, as_json: bool) -> NoReturn:
 
     from edgekit.bundle import find_bundles, open_bundle
     from edgekit.cli.output import print_json, print_table
-    from edgekit.export.schemes import TOLERANCES, check_scheme
+    from edgekit.export.schemes import check_scheme, tolerance_of
     from edgekit.proof.bisect import bisect_bundle
 
     rows, results = [], []
     for path in paths or find_bundles(Path("bundles")):
         bundle = open_bundle(path)
-        found = bisect_bundle(bundle, TOLERANCES[check_scheme(bundle.manifest.scheme)].relative)
+        scheme, rewrites = check_scheme(bundle.manifest.scheme), bundle.manifest.rewrites
+        found = bisect_bundle(bundle, tolerance_of([scheme], rewrites).relative)
         departs = found.departs
         apart = f"{departs.difference:.1e} relative, in step {found.step}" if departs else "–"
         where = [departs.module, departs.tensor or "none of its size"] if departs else ["nothing departs", "–"]
@@ -168,7 +169,7 @@ def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
         from edgekit.export.compilers.pipeline import prove_again
 
         return bundle, prove_again(bundle)
-    tolerance = tolerance_of(schemes_of(manifest))
+    tolerance = tolerance_of(schemes_of(manifest), manifest.rewrites)
     proof = prove_file(
         bundle.model_path,
         manifest.runtime,

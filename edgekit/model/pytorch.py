@@ -5,8 +5,8 @@ Attention is written out as matrix products and a softmax, because converters di
 issue 94434).
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,16 @@ from edgekit.model.config import TransformerConfig
 from edgekit.model.weights import MASKED_SCORE, Weights, check_weights, parameter_shapes, rotary_table
 
 Rotary = tuple[Tensor, Tensor]
+KeyValue = tuple[Tensor, Tensor]  # keys and values, each [batch, kv_heads, length, head_dim]
+Memory = tuple[Tensor, Tensor, Tensor]  # keys and values of another text, and what is added to their scores
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+    "silu": functional.silu,
+}
+ModelType = TypeVar("ModelType", bound="Model")
 
 
 class RMSNorm(nn.Module):
@@ -33,7 +43,8 @@ class RMSNorm(nn.Module):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
 
 
-def _norm(config: TransformerConfig) -> nn.Module:
+def make_norm(config: TransformerConfig) -> nn.Module:
+    """Return the norm that the configuration names."""
     if config.norm == "rmsnorm":
         return RMSNorm(config.hidden_size, config.norm_eps)
     return nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
@@ -47,15 +58,16 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention of `x` over `source` (arXiv:1706.03762)."""
+    """Multi-head attention of `x` over `source` (arXiv:1706.03762), grouped where there are fewer keys' heads."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.num_heads, self.head_dim = config.num_heads, config.head_dim
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.num_heads, self.kv_heads, self.head_dim = config.num_heads, config.kv_heads, config.head_dim
+        kv_size, bias = config.kv_heads * config.head_dim, config.linear_bias
+        self.query = nn.Linear(config.hidden_size, config.hidden_size, bias)
+        self.key = nn.Linear(config.hidden_size, kv_size, bias)
+        self.value = nn.Linear(config.hidden_size, kv_size, bias)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size, bias)
 
     def forward(self, x: Tensor, source: Tensor, mask: Tensor, rotary: Rotary | None) -> Tensor:
         """Return [batch, length, hidden] for x of that shape and source [batch, length of source, hidden].
@@ -63,11 +75,33 @@ class Attention(nn.Module):
         `mask` is added to the scores [batch, heads, length, length of source]; `rotary` turns queries and
         keys.
         """
-        query = self._split(self.query(x)) * self.head_dim**-0.5
-        key, value = self._split(self.key(source)), self._split(self.value(source))
+        return self.attend(*self.project(x, source, rotary), mask)
+
+    def project(self, x: Tensor, source: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the scaled queries of x [batch, heads, length, head_dim], and keys and values of source."""
+        query = self.queries(x)
+        key, value = self.keys_values(source)
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
+        return query, key, value
+
+    def queries(self, x: Tensor) -> Tensor:
+        """[batch, length, hidden] -> [batch, heads, length, head_dim], scaled, without positions."""
+        return self._split(self.query(x), self.num_heads) * self.head_dim**-0.5
+
+    def keys_values(self, source: Tensor) -> KeyValue:
+        """[batch, length, hidden] -> keys and values [batch, kv_heads, length, head_dim], without positions."""
+        return self._split(self.key(source), self.kv_heads), self._split(self.value(source), self.kv_heads)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Return [batch, length, hidden] for queries, and keys and values of any length."""
+        group, length = self.num_heads // self.kv_heads, query.shape[2]
+        if group > 1:  # heads that share keys become rows: no key is copied
+            query = query.unflatten(1, (self.kv_heads, group)).flatten(2, 3)
+            mask = mask if mask.shape[2] == 1 else mask.repeat(1, 1, group, 1)
         heads = self.probabilities(self.masked_scores(query, key, mask)) @ value
+        if group > 1:
+            heads = heads.unflatten(2, (group, length)).flatten(1, 2)
         return self.output(heads.transpose(1, 2).flatten(2))
 
     def masked_scores(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
@@ -78,41 +112,100 @@ class Attention(nn.Module):
         """Return the softmax of scores over the last axis."""
         return torch.softmax(scores, dim=-1)
 
-    def _split(self, x: Tensor) -> Tensor:
-        """[batch, length, hidden] -> [batch, heads, length, head_dim]."""
-        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+    def _split(self, x: Tensor, heads: int) -> Tensor:
+        """[batch, length, heads * head_dim] -> [batch, heads, length, head_dim]."""
+        return x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
-    """hidden -> ffn -> hidden with the configuration's activation."""
+    """hidden -> ffn -> hidden with the configuration's activation, of the gate where there is one."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.activation = functional.relu if config.activation == "relu" else functional.gelu
-        self.up = nn.Linear(config.hidden_size, config.ffn_size)
-        self.down = nn.Linear(config.ffn_size, config.hidden_size)
+        self.activation = ACTIVATIONS[config.activation]
+        size, bias = config.ffn_size, config.linear_bias
+        self.gate = nn.Linear(config.hidden_size, size, bias) if config.gated_ffn else None
+        self.up = nn.Linear(config.hidden_size, size, bias)
+        self.down = nn.Linear(size, config.hidden_size, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., hidden] -> [..., hidden]."""
+        if self.gate is not None:
+            return self.down(self.activation(self.gate(x)) * self.up(x))
         return self.down(self.activation(self.up(x)))
 
 
 class Block(nn.Module):
-    """One pre-norm block (arXiv:2002.04745): x + attention(norm(x)), then x + ffn(norm(x))."""
+    """One pre-norm block (arXiv:2002.04745): x + attention(norm(x)), then x + ffn(norm(x)).
 
-    def __init__(self, config: TransformerConfig) -> None:
+    With `cross`, attention to another text, the memory, comes between the two.
+    """
+
+    def __init__(self, config: TransformerConfig, *, cross: bool = False) -> None:
         super().__init__()
-        self.attention_norm = _norm(config)
+        self.attention_norm = make_norm(config)
         self.attention = Attention(config)
-        self.ffn_norm = _norm(config)
+        self.cross_attention_norm = make_norm(config) if cross else None
+        self.cross_attention = Attention(config) if cross else None
+        self.ffn_norm = make_norm(config)
         self.ffn = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, rotary: Rotary | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, rotary: Rotary | None, memory: Memory | None = None) -> Tensor:
         """[batch, length, hidden] -> the same; `mask` and `rotary` as in Attention."""
         normed = self.attention_norm(x)
-        x = x + self.dropout(self.attention(normed, normed, mask, rotary))
+        return self._rest(x, self.attention(normed, normed, mask, rotary), memory)
+
+    def cached(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        rotary: Rotary | None,
+        past: KeyValue,
+        position: Tensor,
+        memory: Memory | None = None,
+    ) -> tuple[Tensor, KeyValue]:
+        """Return what `forward` does for the texts that `past` begins and x goes on with, and the cache with x in it.
+
+        `past` is [batch, kv_heads, longest length, head_dim], filled up to `position` int32 [1]; `mask` is for all
+        of it.
+        """
+        normed = self.attention_norm(x)
+        query, key, value = self.attention.project(normed, normed, rotary)
+        present = (write_cache(past[0], key, position), write_cache(past[1], value, position))
+        return self._rest(x, self.attention.attend(query, *present, mask), memory), present
+
+    def memory_of(self, source: Tensor) -> KeyValue:
+        """Return keys and values of another text [batch, length, hidden], for a block with `cross`."""
+        if self.cross_attention is None:
+            raise TypeError("this block has no cross-attention")
+        return self.cross_attention.keys_values(source)
+
+    def _rest(self, x: Tensor, attended: Tensor, memory: Memory | None) -> Tensor:
+        x = x + self.dropout(attended)
+        norm, attention = self.cross_attention_norm, self.cross_attention
+        if norm is not None and attention is not None and memory is not None:
+            query = attention.queries(norm(x))
+            x = x + self.dropout(attention.attend(query, *memory))
         return x + self.dropout(self.ffn(self.ffn_norm(x)))
+
+
+def at_most(places: Tensor, last: int) -> Tensor:
+    """Return whole numbers, none above `last`; not by clamp, which coremltools 9.0 turns into floats."""
+    return torch.minimum(places, torch.full_like(places, last))
+
+
+def write_cache(cache: Tensor, new: Tensor, position: Tensor) -> Tensor:
+    """Return cache [batch, heads, longest, head_dim] with new [batch, heads, n, head_dim] from `position` int32 [1] on.
+
+    Written as a gather and a choice, which every converter knows; what would lie behind the end is left out.
+    """
+    place = torch.arange(cache.shape[2], dtype=torch.int32, device=cache.device) - position
+    count = new.shape[2]
+    if count > 1:
+        new = new.index_select(2, at_most(torch.maximum(place, torch.zeros_like(place)), count - 1))
+    written = torch.logical_and(place >= 0, place < count)  # coremltools 9.0 knows no "&"
+    return torch.where(written[:, None], new, cache)
 
 
 class Embedding(nn.Module):
@@ -126,18 +219,28 @@ class Embedding(nn.Module):
         self.positions = nn.Embedding(config.max_length, config.hidden_size) if learned else None
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """ids [batch, length] -> [batch, length, hidden]."""
+    def forward(self, ids: Tensor, places: Tensor | None = None) -> Tensor:
+        """ids [batch, length] -> [batch, length, hidden]; `places` int32 [length]: other than from 0 on."""
         x = self.tokens(ids)
         if self.project is not None:
             x = self.project(x)
         if self.positions is not None:
-            x = x + self.positions.weight[: ids.shape[1]]
+            weight = self.positions.weight
+            x = x + (weight[: ids.shape[1]] if places is None else weight.index_select(0, places))
         return self.dropout(x)
 
+    def scores(self, x: Tensor) -> Tensor:
+        """Return the scores of every token [..., vocab] for x [..., hidden], by the same table that looks them up."""
+        if self.project is not None:
+            x = x @ self.project.weight
+        return functional.linear(x, self.tokens.weight)
 
-class Encoder(nn.Module):
-    """The encoder with its classification head; `state_dict()` has the neutral names of the weights."""
+
+class Model(nn.Module):
+    """What the three models have in common: the embedding, and the constants of rotary positions.
+
+    `state_dict()` has the neutral names of the weights.
+    """
 
     rotary_cos: Tensor
     rotary_sin: Tensor
@@ -147,13 +250,32 @@ class Encoder(nn.Module):
         self.config = config
         self.masked_score = MASKED_SCORE
         self.embed = Embedding(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
-        self.final_norm = _norm(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         if config.positions == "rotary":
             cos, sin = rotary_table(config)
             self.register_buffer("rotary_cos", torch.from_numpy(cos), persistent=False)
             self.register_buffer("rotary_sin", torch.from_numpy(sin), persistent=False)
+
+    def rotary(self, length: int) -> Rotary | None:
+        """Return the rotations of the first `length` positions."""
+        if self.config.positions != "rotary":
+            return None
+        return self.rotary_cos[:length], self.rotary_sin[:length]
+
+    def rotary_at(self, places: Tensor) -> Rotary | None:
+        """Return the rotations of positions, int32 [n]."""
+        if self.config.positions != "rotary":
+            return None
+        return self.rotary_cos.index_select(0, places), self.rotary_sin.index_select(0, places)
+
+
+class Encoder(Model):
+    """The encoder with its classification head."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        self.final_norm = make_norm(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return logits [batch, num_labels] for int32 ids and mask [batch, length]; 1 in the mask is a token.
@@ -162,10 +284,10 @@ class Encoder(nn.Module):
         [batch, 1, 1, length] as well.
         """
         present, additive = self._masks(mask)
-        rotary = self._rotary(ids.shape[1])
+        rotary = self.rotary(ids.shape[1])
         x = self.embed(ids)
-        for index in range(self.config.num_layers):
-            x = self.blocks[index % self.config.num_blocks](x, additive, rotary)
+        for block in layers_of(self.blocks, self.config.num_layers):
+            x = block(x, additive, rotary)
         return self.classifier(self._pool(self.final_norm(x), present))
 
     def _masks(self, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,11 +295,6 @@ class Encoder(nn.Module):
         present = mask.to(self.classifier.weight.dtype)
         additive = (1.0 - present) * self.masked_score
         return (present.flatten(1), additive) if mask.dim() == 4 else (present, additive[:, None, None, :])
-
-    def _rotary(self, length: int) -> Rotary | None:
-        if self.config.positions != "rotary":
-            return None
-        return self.rotary_cos[:length], self.rotary_sin[:length]
 
     def _pool(self, x: Tensor, present: Tensor) -> Tensor:
         """[batch, length, hidden] -> [batch, hidden]: the first token or the mean over tokens present."""
@@ -187,19 +304,37 @@ class Encoder(nn.Module):
         return total / present.sum(1, keepdim=True).clamp(min=1.0)
 
 
+def padding_scores(present: Tensor) -> Tensor:
+    """Return what is added to scores, [batch, 1, 1, length], for 1 where a text has a token, [batch, length]."""
+    return ((1.0 - present) * MASKED_SCORE)[:, None, None, :]
+
+
+def layers_of(blocks: nn.ModuleList, num_layers: int) -> Iterator[Block]:
+    """Yield the block of every layer: with shared layers the same one again and again."""
+    for index in range(num_layers):
+        yield cast(Block, blocks[index % len(blocks)])
+
+
 def build_encoder(config: TransformerConfig, weights: Mapping[str, NDArray[Any]]) -> Encoder:
     """Return the encoder with `weights` (neutral names, float32), in evaluation mode.
 
     Raises CheckpointError for weights that are not what `config` describes.
     """
-    check_weights(config, weights)
-    encoder = Encoder(config)
-    encoder.load_state_dict({name: torch.tensor(tensor) for name, tensor in weights.items()})
-    return encoder.eval()
+    return load_weights(Encoder(config), weights)
 
 
-def encoder_weights(module: Encoder) -> Weights:
-    """Return a copy of the weights by neutral name, float32, bit for bit what `build_encoder` would load."""
+def load_weights(model: ModelType, weights: Mapping[str, NDArray[Any]]) -> ModelType:
+    """Return the model with `weights` (neutral names, float32), in evaluation mode.
+
+    Raises CheckpointError for weights that are not what its configuration describes.
+    """
+    check_weights(model.config, weights)
+    model.load_state_dict({name: torch.tensor(tensor) for name, tensor in weights.items()})
+    return model.eval()
+
+
+def model_weights(module: Model) -> Weights:
+    """Return a copy of the weights by neutral name, float32, bit for bit what `load_weights` would load."""
     state = module.state_dict()
     return {
         name: np.array(state[name].detach().cpu().numpy(), dtype=np.float32) for name in parameter_shapes(module.config)

@@ -13,6 +13,8 @@ from edgekit.program import Signature, TensorSpec
 GELU_TANH, FUSED_HEADS, SPLIT_HEADS = "gelu-tanh", "fused-heads", "split-heads"
 FLOAT_MASK, FP16_MASK, FP16_NORM = "float-mask", "fp16-mask", "fp16-norm"
 
+#: ten times what GELU by tanh changes in logits of the embedded model and of tiny ones: 1e-4 of the largest
+GELU_TANH_TOLERANCE = 1e-3
 #: with `fp16-mask`, what is added to the score of padding: exp(-100) is 0 in float16 and 4e-44 in float32
 SMALL_MASKED_SCORE = -100.0
 
@@ -34,7 +36,7 @@ REWRITES: dict[str, Rewrite] = {
     GELU_TANH: Rewrite(
         becomes="GELU by its tanh approximation (arXiv:1606.08415), which differs from it by 5e-4 at most",
         helps="accelerators and delegates that know tanh and not erf",
-        adds_tolerance=1e-2,
+        adds_tolerance=GELU_TANH_TOLERANCE,
     ),
     FUSED_HEADS: Rewrite(
         becomes="queries, keys and values of all heads from one matrix product instead of three",
@@ -84,6 +86,8 @@ def refuse_rewrite(rewrites: Sequence[str], config: TransformerConfig, *, recipe
     changed = [name for name in rewrites if name in _CHANGE_MATRICES]
     if recipe and changed:
         return f"{changed[0]} makes other matrices than the modules that a recipe names: leave one of them out"
+    if changed and (config.kv_heads != config.num_heads or not config.linear_bias):
+        return f"{changed[0]} is offered for attention with biases and as many heads of keys as of queries"
     return None
 
 

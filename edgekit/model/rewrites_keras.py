@@ -25,7 +25,7 @@ def rewrite_encoder(encoder: Encoder, rewrites: Sequence[str]) -> Encoder:
     block: Any
     for block in encoder.blocks:
         if GELU_TANH in rewrites:
-            block.ffn.up.activation = _gelu_tanh
+            (block.ffn.gate or block.ffn.up).activation = _gelu_tanh
         if FUSED_HEADS in rewrites:
             block.attention.call = _fused(block.attention)
         if SPLIT_HEADS in rewrites:
@@ -53,7 +53,7 @@ def _fused(attention: Any) -> Any:
 
     def call(x: Tensor, source: Tensor, mask_scores: Tensor, rotary: Rotary | None) -> Tensor:
         projected = tf.split(_project(x, kernel, bias), 3, axis=-1)
-        query, key, value = (attention._split(part, x) for part in projected)
+        query, key, value = (attention._split(part, x, attention.num_heads) for part in projected)
         heads = ops.transpose(_attend(query, key, value, mask_scores, rotary), (0, 2, 1, 3))
         return attention.output_dense(ops.reshape(heads, ops.shape(x)))
 

@@ -9,6 +9,7 @@ from typing import Any
 from edgekit.errors import UnknownNameError
 from edgekit.model.config import TransformerConfig
 from edgekit.model.weights import parameter_shapes
+from edgekit.program import ModelTask
 
 BYTES_PER_WEIGHT = 4  # float32, the one dtype of model.safetensors
 
@@ -36,7 +37,10 @@ SIZES: Mapping[str, Size] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class SizeRow:
-    """One line of `edgekit models`: a named size and its cost for one vocabulary, label set and length."""
+    """One line of `edgekit models`: a named size and its cost for one task, vocabulary, label set and length.
+
+    `cache_size_bytes` is of the keys and values of `length` tokens; 0 where nothing is generated.
+    """
 
     name: str
     config: TransformerConfig
@@ -44,9 +48,10 @@ class SizeRow:
     parameters: int
     multiply_accumulates: int
     weights_size_bytes: int
+    cache_size_bytes: int
 
 
-def named_config(size: str, *, vocab_size: int, num_labels: int, **overrides: Any) -> TransformerConfig:
+def named_config(size: str, *, vocab_size: int, num_labels: int = 0, **overrides: Any) -> TransformerConfig:
     """Return the configuration of a named size; `overrides` replace any field of TransformerConfig.
 
     Raises UnknownNameError for an unknown size and pydantic.ValidationError for a bad override.
@@ -72,20 +77,36 @@ def multiply_accumulates(config: TransformerConfig, length: int) -> int:
 
     Counted: the embedding's projection, query, key, value and output, the attention scores and their product
     with the values, the feed-forward layers, the classifier. Not counted, as is usual: look-ups, norms,
-    softmax, activations, rotations, pooling.
+    softmax, activations, rotations, pooling. A decoder is counted without a cache, with the scores of the next token
+    at every position; of `translate`, both texts have `length` tokens.
     """
-    hidden = config.hidden_size
-    project = length * config.token_size * hidden if config.embedding_size is not None else 0
-    attention = 4 * length * hidden * hidden + 2 * length * length * hidden
-    ffn = 2 * length * hidden * config.ffn_size
-    return project + config.num_layers * (attention + ffn) + hidden * config.num_labels
+    hidden, factorised = config.hidden_size, config.embedding_size is not None
+    project = length * config.token_size * hidden if factorised else 0
+    attention = 2 * length * hidden * (hidden + config.kv_heads * config.head_dim) + 2 * length * length * hidden
+    ffn = (3 if config.gated_ffn else 2) * length * hidden * config.ffn_size
+    layers = config.num_layers * (attention + ffn)
+    if config.task == "classify":
+        return project + layers + hidden * config.num_labels
+    if config.task == "translate":
+        layers += project + config.decoder_layers * (2 * attention + ffn)
+    if config.tied_embeddings:
+        return project + layers + project + length * config.token_size * config.vocab_size
+    return project + layers + length * hidden * config.vocab_size
 
 
-def size_rows(*, vocab_size: int = 8192, num_labels: int = 40, length: int = 64) -> list[SizeRow]:
-    """Return a row for every named size, smallest first; `length` is in tokens."""
+def cache_size_bytes(config: TransformerConfig) -> int:
+    """Return the bytes of one text's cache of keys and values as float32, without those of cross-attention."""
+    return 2 * BYTES_PER_WEIGHT * config.decoder_layers * config.kv_heads * config.head_dim * config.max_length
+
+
+def size_rows(
+    *, task: ModelTask = "classify", vocab_size: int = 8192, num_labels: int = 40, length: int = 64
+) -> list[SizeRow]:
+    """Return a row for every named size, smallest first; `length` is in tokens, `num_labels` for classify alone."""
     rows = []
+    labels = num_labels if task == "classify" else 0
     for name in SIZES:
-        config = named_config(name, vocab_size=vocab_size, num_labels=num_labels, max_length=length)
+        config = named_config(name, vocab_size=vocab_size, num_labels=labels, max_length=length, task=task)
         rows.append(
             SizeRow(
                 name=name,
@@ -94,6 +115,7 @@ def size_rows(*, vocab_size: int = 8192, num_labels: int = 40, length: int = 64)
                 parameters=parameter_count(config),
                 multiply_accumulates=multiply_accumulates(config, length),
                 weights_size_bytes=weights_size_bytes(config),
+                cache_size_bytes=cache_size_bytes(config),
             )
         )
     return rows

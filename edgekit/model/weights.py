@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit.errors import CheckpointError
 from edgekit.model.config import TransformerConfig
+from edgekit.program import ModelTask
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -21,7 +22,9 @@ Weights = dict[str, NDArray[np.float32]]
 # the number still fits into float16.
 MASKED_SCORE = -1e4
 
-_NORMS = ("attention_norm", "ffn_norm", "final_norm")
+_NORMS = ("attention_norm", "ffn_norm", "final_norm")  # cross_attention_norm ends so as well
+#: the name of the Keras model of each task, with which the paths of its variables begin
+KERAS_NAMES: Mapping[ModelTask, str] = {"classify": "encoder", "generate": "decoder", "translate": "encoder_decoder"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +43,41 @@ def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
         shapes["embed.project.weight"] = (hidden, config.embedding_size)
     if config.positions == "learned":
         shapes["embed.positions.weight"] = (config.max_length, hidden)
-    for index in range(config.num_blocks):
-        shapes |= _block_shapes(config, f"blocks.{index}")
-    shapes |= _norm_shapes(config, "final_norm")
-    return shapes | _linear_shapes("classifier", config.num_labels, hidden)
+    if config.task == "translate":
+        shapes |= _stack_shapes(config, "encoder.", config.num_blocks, cross=False)
+        shapes |= _stack_shapes(config, "decoder.", config.num_decoder_blocks, cross=True)
+    else:
+        shapes |= _stack_shapes(config, "", config.num_blocks, cross=False)
+    if config.task == "classify":
+        return shapes | _linear_shapes("classifier", config.num_labels, hidden)
+    return shapes if config.tied_embeddings else shapes | {"head.weight": (config.vocab_size, hidden)}
 
 
-def _block_shapes(config: TransformerConfig, block: str) -> dict[str, tuple[int, ...]]:
-    hidden, ffn = config.hidden_size, config.ffn_size
-    shapes = _norm_shapes(config, f"{block}.attention_norm")
-    for part in ("query", "key", "value", "output"):
-        shapes |= _linear_shapes(f"{block}.attention.{part}", hidden, hidden)
+def _stack_shapes(config: TransformerConfig, prefix: str, blocks: int, *, cross: bool) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for index in range(blocks):
+        shapes |= _block_shapes(config, f"{prefix}blocks.{index}", cross=cross)
+    return shapes | _norm_shapes(config, f"{prefix}final_norm")
+
+
+def _block_shapes(config: TransformerConfig, block: str, *, cross: bool) -> dict[str, tuple[int, ...]]:
+    hidden, ffn, bias = config.hidden_size, config.ffn_size, config.linear_bias
+    shapes = _attention_shapes(config, f"{block}.attention")
+    if cross:
+        shapes |= _attention_shapes(config, f"{block}.cross_attention")
     shapes |= _norm_shapes(config, f"{block}.ffn_norm")
-    shapes |= _linear_shapes(f"{block}.ffn.up", ffn, hidden)
-    return shapes | _linear_shapes(f"{block}.ffn.down", hidden, ffn)
+    if config.gated_ffn:
+        shapes |= _linear_shapes(f"{block}.ffn.gate", ffn, hidden, bias=bias)
+    shapes |= _linear_shapes(f"{block}.ffn.up", ffn, hidden, bias=bias)
+    return shapes | _linear_shapes(f"{block}.ffn.down", hidden, ffn, bias=bias)
+
+
+def _attention_shapes(config: TransformerConfig, attention: str) -> dict[str, tuple[int, ...]]:
+    hidden, shapes = config.hidden_size, _norm_shapes(config, f"{attention}_norm")
+    for part in ("query", "key", "value", "output"):
+        size = config.kv_heads * config.head_dim if part in ("key", "value") else hidden
+        shapes |= _linear_shapes(f"{attention}.{part}", size, hidden, bias=config.linear_bias)
+    return shapes
 
 
 def _norm_shapes(config: TransformerConfig, name: str) -> dict[str, tuple[int, ...]]:
@@ -61,8 +85,9 @@ def _norm_shapes(config: TransformerConfig, name: str) -> dict[str, tuple[int, .
     return shapes | {f"{name}.bias": (config.hidden_size,)} if config.norm == "layernorm" else shapes
 
 
-def _linear_shapes(name: str, size_out: int, size_in: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (size_out, size_in), f"{name}.bias": (size_out,)}
+def _linear_shapes(name: str, size_out: int, size_in: int, *, bias: bool = True) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (size_out, size_in)}
+    return shapes | {f"{name}.bias": (size_out,)} if bias else shapes
 
 
 def initial_weights(config: TransformerConfig, seed: int) -> Weights:
@@ -70,7 +95,7 @@ def initial_weights(config: TransformerConfig, seed: int) -> Weights:
 
     Biases are 0 and norm weights 1. Tokens have the standard deviation width**-0.5 (tensor2tensor),
     positions 0.02, matrices sqrt(2 / (in + out)) (Glorot); those that write into the residual stream are
-    divided by sqrt(2 * num_layers) (GPT-2).
+    divided by sqrt(2 * num_layers) (GPT-2), with cross-attention by sqrt(3 * layers of the decoder).
     """
     generator = np.random.default_rng(seed)
     return {name: _initial_tensor(config, name, shape, generator) for name, shape in parameter_shapes(config).items()}
@@ -88,11 +113,18 @@ def _initial_tensor(
         deviation = shape[1] ** -0.5
     elif module == "embed.positions":
         deviation = 0.02
+    elif module == "head":
+        deviation = shape[1] ** -0.5
     else:
         deviation = math.sqrt(2 / sum(shape))
     if module.endswith(("attention.output", "ffn.down")):
-        deviation /= math.sqrt(2 * config.num_layers)
+        deviation /= math.sqrt(_residual_writes(config, module))
     return generator.standard_normal(shape, np.float32) * np.float32(deviation)
+
+
+def _residual_writes(config: TransformerConfig, module: str) -> int:
+    """How many matrices write into the residual stream that `module` writes into."""
+    return 3 * config.decoder_layers if module.startswith("decoder.") else 2 * config.num_layers
 
 
 def rotary_table(config: TransformerConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -150,4 +182,4 @@ def _keras_variable(config: TransformerConfig, name: str) -> KerasVariable:
         leaf, transposed = "kernel", True
     # A block is one Keras layer, named "blocks.0": the dot before its number stays.
     layers = re.sub(r"\.(?!\d)", "/", module)
-    return KerasVariable(path=f"encoder/{layers}/{leaf}", transposed=transposed)
+    return KerasVariable(path=f"{KERAS_NAMES[config.task]}/{layers}/{leaf}", transposed=transposed)

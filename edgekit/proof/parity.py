@@ -10,7 +10,9 @@ from edgekit.proof.golden import Golden, Step, stack_outputs
 from edgekit.proof.intervals import wilson_interval
 
 OUTPUT = "logits"
-_POSITIONS = ("start_logits", "end_logits")  # of question answering: the answer is a position
+#: what float16 is held to: it keeps 11 significant bits of each weight, or of each product and sum
+HALF_TOLERANCE, HALF_COSINE = 2e-2, 0.9999
+POSITIONS = ("start_logits", "end_logits")  # of question answering: the answer is a position
 _MASK = "mask"
 
 
@@ -105,7 +107,7 @@ def _compare_output(name: str, pairs: list[tuple[Step, Step]], relative_toleranc
         largest = max(largest, float(np.max(np.abs(reference))))
         difference = max(difference, float(np.max(np.abs(output - reference))))
         if name.endswith(OUTPUT):
-            axis = 0 if name in _POSITIONS else -1
+            axis = 0 if name in POSITIONS else -1
             answers = np.argmax(reference, axis)
             labels += answers.size
             changed += int(np.count_nonzero(np.argmax(output, axis) != answers))

@@ -21,6 +21,7 @@ EVALUATED = (
     "evaluated on Linux by edgekit, not on Apple hardware: every value rounded to the type that the program declares, "
     "products summed in float32. A device may sum in another order or precision, for which the tolerance leaves room"
 )
+NOWHERE = "vela"  # the runtime of what Vela compiled
 #: runtime of compiled files → the environment that has it
 ELSEWHERE = {"qnn-simulator": "onnxruntime-qnn", "litert-openvino": "litert-openvino"}
 
@@ -37,6 +38,8 @@ def runner_module(runtime: str) -> str:
 
 def _start(runtime: str, job: Path) -> tuple[list[str], dict[str, str]]:
     """How the runner is started for a runtime: the command, and what is added to its environment."""
+    if runtime == NOWHERE:
+        raise RunnerError("no such file runs here: it is for Ethos-U, in a microcontroller")
     if runtime not in ELSEWHERE:
         return [sys.executable, "-P", "-m", runner_module(runtime), str(job)], {}
     name = ELSEWHERE[runtime]
@@ -78,6 +81,7 @@ def replay_steps(
                 num_threads=num_threads,
                 die_with_parent=True,
                 **({"accelerator": "npu"} if runtime in ELSEWHERE else {}),
+                **({"openvino_device": "CPU"} if runtime == "litert-openvino" else {}),
                 **({"random_steps": random_steps} if random_steps else {}),
             )
         )

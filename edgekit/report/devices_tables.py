@@ -29,7 +29,7 @@ TONES: dict[Verdict, Tone] = {
 
 def latency_table(runs: tuple[ReportedRun, ...]) -> Table:
     """One row for each run: what ran where, the verdict, and the warm latency."""
-    first = ("bundle", "device", "accelerator", "verdict", "p50 (95 %)", "p90", "p99", "per second")
+    first = ("bundle", "device", "asked for", "ran on", "verdict", "p50 (95 %)", "p90", "p99", "per second")
     return Table(
         title="Latency",
         headers=(*first, "file", "accuracy", "memory", "mean ± deviation", "run"),
@@ -40,10 +40,10 @@ def latency_table(runs: tuple[ReportedRun, ...]) -> Table:
 
 def _latency_row(run: ReportedRun) -> tuple[Cell, ...]:
     made, latency = run.measurement, run.latency
-    asked = made.accelerator if made.verdict != "fell-back" else f"{made.accelerator} → {made.coverage.actual}"
     spread = f"{significant(latency.mean_ms)} ± {significant(latency.deviation_ms, 2)} ms" if latency else ABSENT
     return (
-        *_which(made, asked),
+        *_which(made),
+        text_cell(_ran_on(made)),
         text_cell(made.verdict, TONES[made.verdict]),
         _median_cell(latency),
         _cell(latency.p90_ms if latency else None, milliseconds),
@@ -62,19 +62,19 @@ def bench_table(runs: tuple[ReportedRun, ...]) -> Table:
     rows = tuple(
         (
             *_which(run.measurement),
+            text_cell(_ran_on(run.measurement)),
             text_cell(run.measurement.verdict, TONES[run.measurement.verdict]),
             _median_cell(run.latency),
             _cell(run.latency.p90_ms if run.latency else None, milliseconds),
             _cell(run.cold_start.p50_ms if run.cold_start else None, milliseconds),
             _cell(run.first_inference.p50_ms if run.first_inference else None, milliseconds),
             _cell(run.memory_bytes, human_size),
-            text_cell(run.measurement.coverage.actual),
             text_cell(run.measurement.id),
         )
         for run in runs
     )
-    timed = ("p50 (95 %)", "p90", "cold start", "first inference", "memory", "ran on", "run")
-    return Table(title="", headers=("bundle", "device", "accelerator", "verdict", *timed), rows=rows)
+    timed = ("p50 (95 %)", "p90", "cold start", "first inference", "memory", "run")
+    return Table(title="", headers=("bundle", "device", "asked for", "ran on", "verdict", *timed), rows=rows)
 
 
 def runs_table(runs: tuple[ReportedRun, ...]) -> Table:
@@ -239,8 +239,16 @@ def _parity(made: Measurement) -> str:
     return ", ".join([*said, *([parity.note] if parity.note else [])])
 
 
-def _which(made: Measurement, accelerator: str = "") -> tuple[Cell, Cell, Cell]:
-    return text_cell(made.bundle), text_cell(made.device.address), text_cell(accelerator or made.accelerator)
+def _which(made: Measurement) -> tuple[Cell, Cell, Cell]:
+    return text_cell(made.bundle), text_cell(made.device.address), text_cell(made.accelerator)
+
+
+def _ran_on(made: Measurement) -> str:
+    """What did the work, with its nodes where an accelerator took some only."""
+    covered = made.coverage
+    if made.accelerator == "cpu" or not covered.nodes or covered.nodes_on_accelerator in (None, 0, covered.nodes):
+        return covered.actual
+    return f"{covered.actual}, {covered.nodes_on_accelerator} of {covered.nodes} nodes"
 
 
 def _median_cell(summary: Summary | None) -> Cell:

@@ -60,15 +60,24 @@ def _summary_table(group: SchemeGroup, named: str) -> Table:
         "labels changed",
         "latency",
         "parity",
-        "",
+        "notes",
     )
+    evaluated = dict.fromkeys(row.parity.evaluated for row in group.rows if row.parity and row.parity.evaluated)
     return Table(
         title=f"{named}: target × scheme",
         headers=headers,
-        rows=tuple(_summary_row(group, row) for row in group.rows),
-        note=f"Test set: {group.texts}. The change is from the source model, in percentage points, with the paired "
-        "interval on the same texts. Latency: median of one text on this host, with the interval of the median.",
+        rows=tuple(_summary_row(group, row) for row in sorted(group.rows, key=lambda row: _place(group, row))),
+        note=f"Test set: {group.texts}. Parity: whether answers are within their scheme's tolerance. "
+        "The change is from the source model, in percentage points, with the paired "
+        "interval on the same texts. Latency: median of one text on this host, with the interval of the median."
+        + "".join(f" Evaluated: {text}." for text in evaluated),
     )
+
+
+def _place(group: SchemeGroup, row: SchemeRow) -> tuple[int, int]:
+    """Rows of one target together, the largest first."""
+    targets = list(dict.fromkeys(each.target for each in group.rows))
+    return targets.index(row.target), -row.size_bytes
 
 
 def _summary_row(group: SchemeGroup, row: SchemeRow) -> tuple[Cell, ...]:
@@ -79,7 +88,7 @@ def _summary_row(group: SchemeGroup, row: SchemeRow) -> tuple[Cell, ...]:
         text_cell(row.target),
         text_cell(row.scheme),
         Cell(text=human_size(row.size_bytes), sort=row.size_bytes),
-        Cell(text=percent(accuracy.accuracy) if accuracy else ABSENT, sort=accuracy.accuracy if accuracy else None),
+        Cell(text=percent(accuracy.accuracy, 2) if accuracy else ABSENT, sort=accuracy.accuracy if accuracy else None),
         Cell(text=change_text(accuracy) if accuracy else ABSENT, sort=accuracy.change_points if accuracy else None),
         Cell(text=ABSENT if changed is None or not parity else f"{changed} of {parity.steps}", sort=changed),
         Cell(text=median_with_interval(latency) if latency else ABSENT, sort=latency.p50_ms if latency else None),
@@ -93,15 +102,15 @@ def _remarks(group: SchemeGroup, row: SchemeRow) -> list[str]:
     if row.measurement and row.measurement.verdict != "valid":
         remarks.append(f"latency is {row.measurement.verdict}")
     if row.parity and row.parity.evaluated:
-        remarks.append(row.parity.evaluated.split(":")[0])
-    return [*remarks, *([row.note] if row.note else [])]
+        remarks.append("evaluated")
+    return [*remarks, *(["see above"] if row.note else [])]
 
 
 def _parity_cell(row: SchemeRow) -> Cell:
     if row.parity is None:
         return text_cell("not measured", "warn")
     tones: dict[str, Tone] = {"within-tolerance": "good", "failed": "bad", "not-run": "warn"}
-    words = {"within-tolerance": "within tolerance", "failed": "FAILED", "not-run": "not run here"}
+    words = {"within-tolerance": "within", "failed": "FAILED", "not-run": "not run here"}
     return text_cell(words[row.parity.verdict], tones[row.parity.verdict])
 
 

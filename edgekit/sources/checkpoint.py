@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit import extras
-from edgekit.checkpoint import Checkpoint, content_sha256, load_checkpoint
+from edgekit.checkpoint import Checkpoint, check_classifier, content_sha256, load_checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.extras import require
 from edgekit.program import FRAMEWORKS, Framework, Program, Signature, SourceRef, TensorSpec
@@ -36,6 +36,7 @@ def encoder_signature(checkpoint: Checkpoint, framework: Framework, length: int 
     `length` is in tokens; None takes the longest that the model was built for. Raises CheckpointError for one that
     it can't take.
     """
+    check_classifier(checkpoint, "this verb")
     longest = checkpoint.config.max_length
     if length is not None and not 1 <= length <= longest:
         raise CheckpointError(f"{checkpoint.name} takes 1 to {longest} tokens, not {length}")

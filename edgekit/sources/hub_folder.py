@@ -13,10 +13,10 @@ from typing import Any, get_args
 
 from edgekit.errors import CheckpointError, RefusedError, UnknownNameError
 from edgekit.extras import require
-from edgekit.program import Pooling, SourceOptions, SourceRef, Task
+from edgekit.program import MODEL_TASKS, Pooling, SourceOptions, SourceRef, Task
 
 PREFIX = "hf:"
-TASKS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task not in ("classify", "custom"))
+TASKS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task not in (*MODEL_TASKS, "custom"))
 TEXT_TASKS = tuple(task for task in TASKS if task != "image-classification")
 DEFAULT_LENGTH = 128
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.errors import DataError
+from edgekit.program import ModelTask
 from edgekit.text.readers import Row, Rows, read_file
 from edgekit.text.splits import Part, SplitRule, part_of
 from edgekit.text.ui_strings import DEFAULT_LANGUAGES, NAME, read_ui_strings
@@ -26,7 +27,8 @@ class DataSpec(BaseModel):
     """What to read and how to split it; `source` is a file or "ui-strings".
 
     `languages` is for ui-strings, the columns are for files; without `source_column` a text is its own source
-    string.
+    string. To translate, `languages` is the one to translate into, and the columns are `source_column` ("source"
+    where it is None) and `target_column`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +37,8 @@ class DataSpec(BaseModel):
     text_column: str = "text"
     label_column: str = "label"
     source_column: str | None = None
+    target_column: str = "target"
+    task: ModelTask = "classify"
     languages: tuple[str, ...] = DEFAULT_LANGUAGES
     split: SplitRule = SplitRule()
 
@@ -99,10 +103,14 @@ def load_dataset(spec: DataSpec) -> Dataset:
         raise DataError(
             f"{spec.source} has one label only, {labels[0]!r}: a classifier needs at least two (check {option})"
         )
-    if spec.source != NAME:  # a record must name the file from any working folder
+    return _split(rows.rows, record_of(spec, sha256=rows.sha256, version=rows.version, labels=labels))
+
+
+def record_of(spec: DataSpec, *, sha256: str, version: str | None, labels: tuple[str, ...] = ()) -> DataRecord:
+    """Return the record of what was read; it names a file from any working folder."""
+    if spec.source != NAME:
         spec = spec.model_copy(update={"source": str(Path(spec.source).expanduser().absolute())})
-    record = DataRecord(**dict(spec), version=rows.version, sha256=rows.sha256, labels=labels)
-    return _split(rows.rows, record)
+    return DataRecord(**dict(spec), version=version, sha256=sha256, labels=labels)
 
 
 def reload_data(record: DataRecord) -> Dataset:
@@ -119,10 +127,15 @@ def reload_data(record: DataRecord) -> Dataset:
 def _reload(record: DataRecord, written: tuple[int, int] | None) -> Dataset:
     del written  # it tells one reading of a file from the next
     rows = _read(record)
-    if rows.sha256 != record.sha256:
-        now = f" (now {rows.version}, then {record.version})" if rows.version != record.version else ""
-        raise DataError(f"{record.source} has changed since training{now}: its sha256 is {rows.sha256[:12]}…")
+    check_unchanged(record, rows.sha256, rows.version)
     return _split(rows.rows, record)
+
+
+def check_unchanged(record: DataRecord, sha256: str, version: str | None) -> None:
+    """Raise DataError where the data is no longer what was trained on."""
+    if sha256 != record.sha256:
+        now = f" (now {version}, then {record.version})" if version != record.version else ""
+        raise DataError(f"{record.source} has changed since training{now}: its sha256 is {sha256[:12]}…")
 
 
 def _read(spec: DataSpec) -> Rows:

@@ -14,19 +14,27 @@ from edgekit.errors import CheckpointError, DataError, RefusedError, UnknownName
 TokenizerKind = Literal["byte", "bpe", "wordpiece"]
 TOKENIZER_KINDS: tuple[TokenizerKind, ...] = get_args(TokenizerKind)
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[UNK]")  # their places are their ids
+WRITING_TOKENS = ("[PAD]", "[BOS]", "[UNK]", "[EOS]")  # those of models that write text
 PAD_ID, CLS_ID, UNK_ID = range(3)
+BOS_ID, EOS_ID = 1, 3
 CUT = "\ue000"  # private use: where `with_cuts` ends a piece
 # printf and str.format: the same in every language, and so no evidence for any
-_PLACEHOLDER = r"%(\(\w*\))?[-0-9.]*[sdif]|\{\w*\}"
-BYTE_VOCAB_SIZE = len(SPECIAL_TOKENS) + 256
+PLACEHOLDER = r"%(\(\w*\))?[-0-9.]*[sdif]|\{\w*\}"
 
 
 class Processor:
-    """Text to ids: [CLS] first, never empty, cut to `max_length` tokens."""
+    """Text to ids: [CLS] first, never empty, cut to `max_length` tokens.
+
+    That of a model that writes text begins with [BOS], has [EOS] for the end, and gives every text back as it was.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Take a tokenizer as `train_processor` makes it; raises CheckpointError for one that is not."""
-        self._max_length = _check(tokenizer)
+        self._writes = (tokenizer.token_to_id("[BOS]"), tokenizer.token_to_id("[EOS]")) == (BOS_ID, EOS_ID)
+        self._special_tokens = WRITING_TOKENS if self._writes else SPECIAL_TOKENS
+        self._max_length = _check(tokenizer, self._special_tokens)
+        if self._writes:
+            tokenizer.encode_special_tokens = True  # "[EOS]" in a text is text, not its end; tokenizer.json lacks this
         self._tokenizer = tokenizer
 
     @classmethod
@@ -54,6 +62,11 @@ class Processor:
         return bool(self._tokenizer.to_str() == other._tokenizer.to_str())
 
     @property
+    def writes(self) -> bool:
+        """Whether it is for a model that writes text: with [BOS] and [EOS]."""
+        return self._writes
+
+    @property
     def vocab_size(self) -> int:
         """Number of ids, special tokens included."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
@@ -70,30 +83,44 @@ class Processor:
         """
         decoder = decoders.ByteLevel()
         word_pieces = isinstance(self._tokenizer.model, models.WordPiece)
-        tokens = [self._tokenizer.id_to_token(index) or "" for index in range(len(SPECIAL_TOKENS), self.vocab_size)]
+        tokens = [
+            self._tokenizer.id_to_token(index) or "" for index in range(len(self._special_tokens), self.vocab_size)
+        ]
         texts = [token.removeprefix("##") if word_pieces else decoder.decode([token]) for token in tokens]
-        return [*("" for _ in SPECIAL_TOKENS), *texts]
+        return [*("" for _ in self._special_tokens), *texts]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text: 1 to `max_length` of them, [CLS] first.
 
         Raises DataError for a string that is not valid Unicode (a lone surrogate).
         """
-        try:
-            return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
-        except (TypeError, UnicodeEncodeError) as error:
-            raise DataError(f"can't tokenize a text that is not valid Unicode: {_first_bad(texts)!a}") from error
+        return _encoded(self._tokenizer, texts, special=True)
+
+    def encode_uncut(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return all ids of each text, without special tokens.
+
+        Raises DataError for a string that is not valid Unicode (a lone surrogate).
+        """
+        tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        tokenizer.encode_special_tokens = self._writes
+        tokenizer.no_truncation()
+        return _encoded(tokenizer, texts, special=False)
 
     def is_cut(self, text: str) -> bool:
         """Tell whether `encode` leaves out the end of a text, as it is longer than `max_length` ids."""
         return bool(self._tokenizer.encode(text).overflowing)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, without special tokens: as it was normalized and cut, not as it was written."""
+        """Return the text of ids, without special tokens.
+
+        Where the model writes, what was encoded; else as it was normalized, without spaces at its ends. Bytes that are
+        no character become U+FFFD.
+        """
         word_pieces = isinstance(self._tokenizer.model, models.WordPiece)
-        tokens = [self._tokenizer.id_to_token(index) or "" for index in ids if index >= len(SPECIAL_TOKENS)]
+        tokens = [self._tokenizer.id_to_token(index) or "" for index in ids if index >= len(self._special_tokens)]
         decoder = decoders.WordPiece() if word_pieces else decoders.ByteLevel()
-        return str(decoder.decode(tokens)).strip()
+        text = str(decoder.decode(tokens))
+        return text if self._writes else text.strip()
 
     def with_cuts(self) -> "Processor":
         """Return a processor for training on varied text: the same, but a piece also ends at each CUT in a text.
@@ -128,48 +155,66 @@ def train_processor(
     max_length: int = 64,
     lowercase: bool = False,
     strip_placeholders: bool = False,
+    writes: bool = False,
 ) -> Processor:
-    """Learn a tokenizer from `texts`; `vocab_size` includes the special tokens (`byte` always has 259).
+    """Learn a tokenizer from `texts`; `vocab_size` includes the special tokens (`byte` always has 259, 260 to write).
 
     `byte` is one id per UTF-8 byte, `bpe` merges bytes (so nothing is ever unknown), `wordpiece` merges characters
     and splits as BERT does; characters that are too rare for half the vocabulary are unknown to it.
     `strip_placeholders` takes %s, %(name)d and {name} for a space. The same texts in the same order give the same
-    tokenizer.
+    tokenizer. `writes` makes one for models that write text: its texts are not normalized at all.
 
-    Raises UnknownNameError for another kind, RefusedError for a vocabulary that is too small.
+    Raises UnknownNameError for another kind, RefusedError for a vocabulary that is too small, or for options that
+    change a text that has to come back as it was.
     """
     if kind not in TOKENIZER_KINDS:
         raise UnknownNameError("tokenizer", kind, TOKENIZER_KINDS)
-    if kind != "byte" and vocab_size < BYTE_VOCAB_SIZE:
+    special = WRITING_TOKENS if writes else SPECIAL_TOKENS
+    least = 256 + len(special)
+    if kind != "byte" and vocab_size < least:
         raise RefusedError(
-            f"--vocab-size {vocab_size} is too small: 256 bytes and the special tokens alone are {BYTE_VOCAB_SIZE}"
+            f"--vocab-size {vocab_size} is too small: 256 bytes and the special tokens alone are {least}"
         )
-    normalizer = _normalizer(lowercase, strip_placeholders)
+    if writes and (kind == "wordpiece" or lowercase or strip_placeholders):
+        raise RefusedError("a model that writes needs a tokenizer that keeps every character: byte or bpe, as it is")
+    normalizer = [] if writes else _normalizer(lowercase, strip_placeholders)
     if kind == "wordpiece":
         tokenizer = _train_wordpiece(list(texts), vocab_size, normalizer)
     else:
-        tokenizer = _train_byte_level(texts, vocab_size, normalizer, merges=kind == "bpe")
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", CLS_ID)])
+        tokenizer = _train_byte_level(texts, vocab_size, normalizer, special, merges=kind == "bpe")
+    first = special[CLS_ID]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{first} $A", special_tokens=[(first, CLS_ID)])
     tokenizer.enable_truncation(max_length)
     return Processor(tokenizer)
 
 
+def _encoded(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool) -> list[list[int]]:
+    try:
+        return [found.ids for found in tokenizer.encode_batch_fast(list(texts), add_special_tokens=special)]
+    except (TypeError, UnicodeEncodeError) as error:
+        raise DataError(f"can't tokenize a text that is not valid Unicode: {_first_bad(texts)!a}") from error
+
+
 def _normalizer(lowercase: bool, strip_placeholders: bool) -> list[Any]:
-    placeholders = [normalizers.Replace(Regex(_PLACEHOLDER), " ")] if strip_placeholders else []
+    placeholders = [normalizers.Replace(Regex(PLACEHOLDER), " ")] if strip_placeholders else []
     return [normalizers.NFC(), *placeholders, *([normalizers.Lowercase()] if lowercase else [])]
 
 
-def _train_byte_level(texts: Iterable[str], vocab_size: int, steps: list[Any], *, merges: bool) -> Tokenizer:
+def _train_byte_level(
+    texts: Iterable[str], vocab_size: int, steps: list[Any], special: Sequence[str], *, merges: bool
+) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    if merges:  # a word is the same at the start of a text as inside it, and white space is only a border
+    if (
+        merges and special == SPECIAL_TOKENS
+    ):  # a word is the same at the start of a text as inside it, and white space is only a border
         steps = [*steps, normalizers.Prepend(" "), normalizers.Replace(Regex(r"\s+"), " ")]
     tokenizer.normalizer = normalizers.Sequence(steps)
     # The regular expression splits into words, so that no merge crosses one; without merges it is only time lost.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=merges)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size if merges else BYTE_VOCAB_SIZE,
-        special_tokens=list(SPECIAL_TOKENS),
+        vocab_size=vocab_size if merges else 256 + len(special),
+        special_tokens=list(special),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         min_frequency=2,
         show_progress=False,
@@ -224,9 +269,9 @@ def _characters(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> tuple
     return sorted(kept), sorted(inside.intersection(kept))
 
 
-def _check(tokenizer: Tokenizer) -> int:
+def _check(tokenizer: Tokenizer, special: Sequence[str]) -> int:
     """Return the length limit of a tokenizer that is as `train_processor` makes it."""
-    for index, token in enumerate(SPECIAL_TOKENS):
+    for index, token in enumerate(special):
         if tokenizer.token_to_id(token) != index:
             raise CheckpointError(
                 f"the tokenizer's {token} must have the id {index}, not {tokenizer.token_to_id(token)}"
@@ -234,7 +279,7 @@ def _check(tokenizer: Tokenizer) -> int:
     if tokenizer.truncation is None:
         raise CheckpointError("the tokenizer has no length limit (truncation)")
     if tokenizer.encode("").ids[:1] != [CLS_ID]:
-        raise CheckpointError("the tokenizer must put [CLS] before a text")
+        raise CheckpointError(f"the tokenizer must put {special[CLS_ID]} before a text")
     return int(tokenizer.truncation["max_length"])
 
 

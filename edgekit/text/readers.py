@@ -5,7 +5,7 @@ import hashlib
 import importlib
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,18 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextPair:
+    """A text to write, and the one to translate it from (empty where there is none).
+
+    `key` is the string whose hash chooses the split.
+    """
+
+    source: str
+    target: str
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rows:
     """All rows of a source with the sha256 of its content and, where it has one, its version."""
 
@@ -43,17 +55,25 @@ def read_file(path: Path, text_column: str, label_column: str, source_column: st
 
     Raises DataError naming the file, the line and the value where it can't serve.
     """
-    if path.suffix.lower() not in READERS:
-        raise DataError(
-            f"can't read {path}: the suffix {path.suffix!r} is none of {', '.join(READERS)} (or say ui-strings)"
-        )
-    content = _content(path)
     columns = (text_column, label_column, *([source_column] if source_column else []))
-    values = READERS[path.suffix.lower()](path, content, columns)
+    values, sha256 = read_columns(path, columns, READERS)
     rows = tuple(_row(path, place, found) for place, found in values)
     if not rows:
         raise DataError(f"{path} has no rows: give it some examples")
-    return Rows(rows=rows, sha256=hashlib.sha256(content).hexdigest())
+    return Rows(rows=rows, sha256=sha256)
+
+
+def read_columns(path: Path, columns: Sequence[str], readers: Mapping[str, "Reader"]) -> tuple[Values, str]:
+    """Return the values of a file's columns, read as they are asked for, and the sha256 of its content.
+
+    Raises DataError for a suffix that is none of `readers`, and for a file that can't be read.
+    """
+    if path.suffix.lower() not in readers:
+        raise DataError(
+            f"can't read {path}: the suffix {path.suffix!r} is none of {', '.join(readers)} (or say ui-strings)"
+        )
+    content = _content(path)
+    return readers[path.suffix.lower()](path, content, columns), hashlib.sha256(content).hexdigest()
 
 
 def _content(path: Path) -> bytes:
@@ -76,11 +96,12 @@ def _row(path: Path, place: str, values: tuple[object, ...]) -> Row:
     if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
         raise DataError(f"{path}, {place}: the label is {_shown(label)}; it must be a string or a whole number")
     for value in (text, source, str(label)):
-        _check_unicode(path, place, value)
+        check_unicode(path, place, value)
     return Row(text=text, label=str(label), source=source)
 
 
-def _check_unicode(path: Path, place: str, value: str) -> None:
+def check_unicode(path: Path, place: str, value: str) -> None:
+    """Raise DataError for a string that can't be written as UTF-8."""
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -168,7 +189,14 @@ def _read_parquet(path: Path, content: bytes, columns: Sequence[str]) -> Values:
         yield f"row {number}", values
 
 
-READERS: dict[str, Callable[[Path, bytes, Sequence[str]], Values]] = {
+def read_lines(path: Path, content: bytes, columns: Sequence[str]) -> Values:
+    """Read a text file whose every line is a text; `columns` are not asked for."""
+    for number, line in enumerate(_decoded(path, content).split("\n"), 1):
+        yield f"line {number}", (line.removesuffix("\r"),)
+
+
+Reader = Callable[[Path, bytes, Sequence[str]], Values]
+READERS: dict[str, Reader] = {
     ".tsv": _read_separated,
     ".csv": _read_separated,
     ".jsonl": _read_jsonl,

@@ -7,13 +7,13 @@ msgid. The text itself is Django's (BSD-3-Clause) and is never copied into edgek
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgekit.errors import DataError, UnknownNameError
 from edgekit.extras import check_installed, installed_version, require
-from edgekit.text.readers import Row, Rows
+from edgekit.text.readers import Row, Rows, TextPair
 
 NAME = "ui-strings"
 ENGLISH = "en"  # its text is the msgids
@@ -42,6 +42,37 @@ def read_ui_strings(languages: Sequence[str]) -> Rows:
             raise UnknownNameError("language", language, known)
     rows = tuple(row for path in paths for row in _catalogue_rows(path, frozenset(languages)))
     return Rows(rows=rows, sha256=_rows_sha256(rows), version=f"Django {installed_version('django')}")
+
+
+def read_ui_pairs(language: str) -> tuple[tuple[TextPair, ...], str, str]:
+    """Read English strings with their translation into one language: the pairs, their sha256, and the version.
+
+    Of plural forms, the singular goes with the first form and the plural with the last. Regional variants, strings
+    that translators have not confirmed (fuzzy) and strings without a translation are left out.
+
+    Raises UnknownNameError for a language without catalogues and MissingExtraError without Django or polib.
+    """
+    check_installed(("django", "polib"), f"--data {NAME}")
+    paths = _catalogue_paths()
+    known = sorted({_locale(path) for path in paths} - {ENGLISH})
+    if language not in known:
+        raise UnknownNameError("language to translate into", language, known)
+    pairs = tuple(pair for path in paths if _locale(path) == language for pair in _catalogue_pairs(path))
+    values = [[pair.source, pair.target, pair.key] for pair in pairs]
+    return pairs, _sha256(values), f"Django {installed_version('django')}"
+
+
+def _catalogue_pairs(path: Path) -> Iterator[TextPair]:
+    for entry in require("polib", f"--data {NAME}").pofile(str(path), encoding="utf-8"):
+        if entry.obsolete or "fuzzy" in entry.flags:
+            continue
+        forms = [text for _, text in sorted(entry.msgstr_plural.items())]
+        found = [(entry.msgid, entry.msgstr)]
+        if forms:  # a language with one form only has it for the plural
+            found = [(entry.msgid, forms[0] if len(forms) > 1 else ""), (entry.msgid_plural, forms[-1])]
+        for source, target in found:
+            if source and target:
+                yield TextPair(source=source, target=target, key=entry.msgid)
 
 
 def _catalogue_paths() -> list[Path]:
@@ -86,7 +117,11 @@ def _rows(texts: Sequence[str], label: str, entry: Any, *, variant: bool) -> Ite
 
 def _rows_sha256(rows: Sequence[Row]) -> str:
     """Hash what was read rather than Django's files: the same strings are the same data."""
+    return _sha256([row.text, row.label, row.source, row.variant] for row in rows)
+
+
+def _sha256(values: Iterable[Sequence[object]]) -> str:
     digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps([row.text, row.label, row.source, row.variant]).encode() + b"\n")
+    for row in values:
+        digest.update(json.dumps(row).encode() + b"\n")
     return digest.hexdigest()

@@ -25,6 +25,11 @@ class Batch:
     other_mask: NDArray[np.int32] | None = None
 
     @property
+    def predictions(self) -> int:
+        """Number of labels to predict."""
+        return len(self.labels)
+
+    @property
     def teacher_ids(self) -> NDArray[np.int32]:
         """What a teacher reads, int32 [batch, its length]."""
         return self.ids if self.other_ids is None else self.other_ids
@@ -33,6 +38,57 @@ class Batch:
     def teacher_mask(self) -> NDArray[np.int32]:
         """1 where `teacher_ids` has a token, 0 where it has padding."""
         return self.mask if self.other_mask is None else self.other_mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextBatch:
+    """Texts to write: ids, the token after each (`targets`), and 1 where that counts, int32 [batch, length].
+
+    To translate, `source_ids` and `source_mask` are int32 [batch, length of source]; else None.
+    """
+
+    ids: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    counted: NDArray[np.int32]
+    source_ids: NDArray[np.int32] | None = None
+    source_mask: NDArray[np.int32] | None = None
+
+    @property
+    def predictions(self) -> int:
+        """Number of tokens to predict."""
+        return int(self.counted.sum())
+
+    @property
+    def inputs(self) -> tuple[NDArray[np.int32], ...]:
+        """What the model takes."""
+        if self.source_ids is None or self.source_mask is None:
+            return (self.ids,)
+        return (self.source_ids, self.source_mask, self.ids)
+
+    def share(self, rank: int, count: int) -> "TextBatch":
+        """Return the rows of one worker of `count`; where there are too few, a row that does not count."""
+        mine = slice(rank, None, count) if rank < len(self.ids) else slice(0, 1)
+        counted = self.counted[mine] if rank < len(self.ids) else np.zeros_like(self.counted[mine])
+        return TextBatch(
+            ids=self.ids[mine],
+            targets=self.targets[mine],
+            counted=counted,
+            source_ids=None if self.source_ids is None else self.source_ids[mine],
+            source_mask=None if self.source_mask is None else self.source_mask[mine],
+        )
+
+
+def text_batch(targets: Sequence[Sequence[int]], sources: Sequence[Sequence[int]] | None) -> TextBatch:
+    """Return the batch of texts that begin with [BOS] and end with [EOS], or where they were cut."""
+    ids, mask = pad_ids(targets, max(map(len, targets)))
+    source_ids, source_mask = (None, None) if sources is None else pad_ids(sources, max(map(len, sources)))
+    return TextBatch(
+        ids=ids[:, :-1],
+        targets=np.ascontiguousarray(ids[:, 1:]),
+        counted=np.ascontiguousarray(mask[:, 1:]),
+        source_ids=source_ids,
+        source_mask=source_mask,
+    )
 
 
 def batch_count(examples: int, batch_size: int) -> int:
@@ -51,8 +107,15 @@ def draw_batches(
 
     `other_rows` are the same examples as another tokenizer has them.
     """
-    order = generator.permutation(len(rows))
-    lengths = np.array([len(row) for row in rows])
+    for indices in draw_indices(np.array([len(row) for row in rows]), batch_size, generator):
+        yield _batch(rows, labels, indices, other_rows)
+
+
+def draw_indices(
+    lengths: NDArray[np.int64], batch_size: int, generator: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the examples of each batch of one epoch: every one once, lengths alike within a batch, in random order."""
+    order = generator.permutation(len(lengths))
     bucket_size = batch_size * BATCHES_PER_BUCKET
     chosen: list[NDArray[np.int64]] = []
     for start in range(0, len(order), bucket_size):
@@ -60,7 +123,7 @@ def draw_batches(
         bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
         chosen += [bucket[at : at + batch_size] for at in range(0, len(bucket), batch_size)]
     for index in generator.permutation(len(chosen)):
-        yield _batch(rows, labels, chosen[index], other_rows)
+        yield chosen[index]
 
 
 def ordered_batches(

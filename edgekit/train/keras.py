@@ -1,7 +1,6 @@
 """The trainer in Keras 3 on TensorFlow: the same arithmetic as `pytorch.py`, traced once for every length."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,25 +9,22 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from edgekit.model.config import TransformerConfig
-from edgekit.model.keras import Encoder, build_encoder, classification_loss, encoder_weights
+from edgekit.model.keras import Encoder, build_encoder, classification_loss, model_weights
 from edgekit.model.weights import Weights, keras_variables
+from edgekit.train.adamw_keras import SCALAR, AdamWTrainer
 from edgekit.train.batches import Batch
 from edgekit.train.distillation import PROJECT, Teacher, initial_projection
 from edgekit.train.distillation_keras import Distiller
 from edgekit.train.ngrams import GRAMS, TOKENS, NgramMatrix, initial_grams
 from edgekit.train.qat_keras import FakeQuantizer
 from edgekit.train.settings import TrainSettings
-from edgekit.train.trainer import BETA1, BETA2, CLIP_EPSILON, EPSILON, StepPlan, StepResult, decays
+from edgekit.train.trainer import StepPlan, StepResult
 
 _TEXTS = tf.TensorSpec([None, None], tf.int32)
-_SCALAR = tf.TensorSpec([], tf.float32)
 
 
-class KerasTrainer:
+class KerasTrainer(AdamWTrainer):
     """Trains an Encoder with AdamW; `average` is a second Encoder that holds the averaged weights.
-
-    AdamW is written out because keras.optimizers.AdamW (3.15) adds epsilon to the uncorrected root, where PyTorch
-    adds it to the corrected one: the first steps would differ.
 
     With `ngrams`, the Encoders hold the tokens' own rows, and run on the table that the sums are folded into. With
     the settings' `qat`, both run on rounded weights and activations; the weights themselves stay what they are.
@@ -43,7 +39,6 @@ class KerasTrainer:
         teacher: Teacher | None = None,
     ) -> None:
         self.settings = settings
-        self.step_count = 0
         self.model, self.average = build_encoder(config, weights), build_encoder(config, weights)
         names = {place.path: name for name, place in keras_variables(config).items()}
         self.names = [names[variable.path] for variable in self.model.trainable_variables]
@@ -67,12 +62,9 @@ class KerasTrainer:
             self.names.append(PROJECT)
             self.variables.append(tf.Variable(projection))
             self.averages.append(tf.Variable(projection))
-        self.first = [tf.Variable(tf.zeros_like(variable)) for variable in self.variables]
-        self.second = [tf.Variable(tf.zeros_like(variable)) for variable in self.variables]
-        dropouts = [self.model.embed.dropout, *(block.dropout for block in self.model.blocks)]
-        self.seeds = [dropout.seed_generator.state for dropout in dropouts if dropout.rate > 0]
+        self.begin([self.model.embed.dropout, *(block.dropout for block in self.model.blocks)])
         labels = tf.TensorSpec([None], tf.int32)
-        self._step = tf.function(self._train_step, input_signature=[*[_TEXTS] * 4, labels, *[_SCALAR] * 4])
+        self._step = tf.function(self._train_step, input_signature=[*[_TEXTS] * 4, labels, *[SCALAR] * 4])
         self._observe = tf.function(
             lambda ids, mask: self._run(self.model, self.variables, ids, mask, training=False),
             input_signature=[_TEXTS, _TEXTS],
@@ -84,14 +76,9 @@ class KerasTrainer:
 
     def step(self, batch: Batch, plan: StepPlan) -> StepResult:
         """Take one training step."""
-        self.step_count += 1
-        for index, state in enumerate(self.seeds):
-            # (key, counter) of Keras's stateless dropout: each layer counts on from a place of its own.
-            state.assign([plan.seed, index << 16])
-        corrections = (1 - BETA1**self.step_count, math.sqrt(1 - BETA2**self.step_count))
-        scalars = (plan.learning_rate, plan.learning_rate / corrections[0], corrections[1], plan.average_decay)
+        scalars = self.scalars(plan)
         texts = (batch.ids, batch.mask, batch.teacher_ids, batch.teacher_mask)
-        loss, correct = self._step(*texts, batch.labels, *map(np.float32, scalars))
+        loss, correct = self._step(*texts, batch.labels, *scalars)
         return StepResult(loss=float(loss), correct=int(correct))
 
     def _train_step(
@@ -112,16 +99,7 @@ class KerasTrainer:
             if self.distiller is not None:
                 projection = self.variables[self.names.index(PROJECT)] if PROJECT in self.names else None
                 loss = self.distiller.loss(loss, logits, mask, (teacher_ids, teacher_mask), projection)
-        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, self.variables)]
-        clip = tf.minimum(1.0, self.settings.clip_norm / (tf.linalg.global_norm(gradients) + CLIP_EPSILON))
-        rows = zip(self.names, self.variables, gradients, self.first, self.second, self.averages, strict=True)
-        for name, variable, gradient, first, second, average in rows:
-            clipped = gradient * clip
-            moment = first.assign_add((1 - BETA1) * (clipped - first))
-            root = tf.sqrt(second.assign(BETA2 * second + (1 - BETA2) * tf.square(clipped))) / root_correction
-            kept = 1 - rate * self.settings.weight_decay if decays(name) else 1.0
-            updated = variable.assign(variable * kept - step_size * moment / (root + EPSILON))
-            average.assign_add((1 - decay) * (updated - average))
+        self.update(tape.gradient(loss, self.variables), rate, step_size, root_correction, decay)
         predictions = tf.argmax(logits, -1, output_type=tf.int32)
         return loss, tf.reduce_sum(tf.cast(predictions == labels, tf.int32))
 
@@ -149,7 +127,7 @@ class KerasTrainer:
 
     def weights(self) -> Weights:
         """Return a copy of the averaged weights."""
-        weights = encoder_weights(self.average)
+        weights = model_weights(self.average)
         if self.table is not None:
             weights[TOKENS] = self.table.folded(self.averages).numpy()
         if self.rounding is not None:
@@ -157,29 +135,9 @@ class KerasTrainer:
                 weights[name] = np.ascontiguousarray(value.numpy() if name == TOKENS else value.numpy().T)
         return weights
 
-    def state(self) -> Weights:
-        """Return a copy of weights, average, both moments, ranges, and the count of steps, in Keras's layout."""
-        state = {key: value.numpy().copy() for key, value in self._named()}
-        return {**state, "optimizer/step": np.array([self.step_count], np.float32)}
-
-    def load_state(self, state: Weights) -> None:
-        """Continue from what `state` returned."""
-        for key, variable in self._named():
-            variable.assign(state[key])
-        self.step_count = int(state["optimizer/step"][0])
-
-    def _named(self) -> Iterable[tuple[str, Any]]:
-        groups = {
-            "model": self.variables,
-            "average": self.averages,
-            "first_moment": self.first,
-            "second_moment": self.second,
-        }
-        for prefix, variables in groups.items():
-            for name, variable in zip(self.names, variables, strict=True):
-                yield f"{prefix}/{name}", variable
-        for name, seen in self.rounding.ranges.items() if self.rounding is not None else ():
-            yield f"range/{name}", seen
+    def ranges(self) -> Mapping[str, Any]:
+        """Return the ranges of quantized activations, by tap."""
+        return self.rounding.ranges if self.rounding is not None else {}
 
 
 class _NgramTable:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +11,24 @@ from pydantic import BaseModel, ConfigDict
 
 from edgekit.errors import DivergedError
 from edgekit.model.weights import Weights
-from edgekit.train.batches import Batch, batch_count, ordered_batches
+from edgekit.train.batches import batch_count, ordered_batches
 from edgekit.train.settings import TrainSettings, average_decay_at, learning_rate_at
-from edgekit.train.trainer import StepPlan, StepResult, Trainer
+from edgekit.train.trainer import StepPlan, StepResult, Steps, Trainer
 
 EVALUATION_BATCH_SIZE = 256
 #: a training that goes on from a checkpoint has diverged when the mean loss of this many last steps is twice that of
 #: as many first ones, and higher by at least the second number
 DIVERGENCE_STEPS, DIVERGENCE_LEAST = 20, 0.3
+#: the first steps count as this much at most (or four times the first of them): guessing costs less, and one that
+#: diverges at once has nothing else to be compared with
+DIVERGENCE_FIRST = 10.0
 
 
 class EpochRecord(BaseModel):
-    """One epoch, counted from 1: mean training loss and accuracy, and the averaged weights' on validation."""
+    """One epoch, counted from 1: mean training loss and accuracy, and the averaged weights' on validation.
+
+    Of a model that writes, these are of the next token, and `validation_bits_per_byte` of its texts.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,6 +36,15 @@ class EpochRecord(BaseModel):
     loss: float
     accuracy: float
     validation_accuracy: float
+    validation_bits_per_byte: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    """Scores of the averaged weights on the validation part; the accuracy decides which epoch is the best."""
+
+    accuracy: float
+    bits_per_byte: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +92,7 @@ class Position(BaseModel):
         """Remember a step's loss among the last and, once there are enough, the mean of the first."""
         self.losses = [*self.losses, loss][-DIVERGENCE_STEPS:]
         if self.first_loss is None and len(self.losses) == DIVERGENCE_STEPS:
-            self.first_loss = float(np.mean(self.losses))
+            self.first_loss = min(float(np.mean(self.losses)), max(4 * self.losses[0], DIVERGENCE_FIRST))
 
     @property
     def diverged(self) -> bool:
@@ -93,7 +108,7 @@ class EpochSource(Protocol):
     def examples(self) -> int:
         """Number of examples in one epoch."""
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
+    def batches(self, epoch: int) -> Iterator[Any]:
         """Return the batches of an epoch, counted from 0."""
 
 
@@ -116,9 +131,9 @@ class Held:
 
 
 def run_loop(
-    trainer: Trainer,
+    trainer: Steps[Any],
     source: EpochSource,
-    validation: Held,
+    validate: Callable[[], Validated],
     settings: TrainSettings,
     position: Position,
     best_weights: Weights | None,
@@ -144,10 +159,10 @@ def run_loop(
                 return True, best_weights
             if should_stop():
                 return False, best_weights
-        accuracy = accuracy_of(trainer, validation)
+        validated = validate()
         previous = position.best
-        record = _finish_epoch(position, accuracy)
-        if previous is None or accuracy > previous.validation_accuracy:
+        record = _finish_epoch(position, validated)
+        if previous is None or validated.accuracy > previous.validation_accuracy:
             best_weights = trainer.weights()
         for observer in observers:
             observer.on_epoch(record, position.epoch * steps)
@@ -173,8 +188,8 @@ def _out_of_patience(settings: TrainSettings, position: Position) -> bool:
 
 
 def _take_step(
-    trainer: Trainer,
-    batch: Batch,
+    trainer: Steps[Any],
+    batch: Any,
     settings: TrainSettings,
     position: Position,
     steps_per_epoch: int,
@@ -192,9 +207,9 @@ def _take_step(
     result = trainer.step(batch, plan)
     _check_loss(result.loss, step, settings, position)
     position.step_in_epoch += 1
-    position.loss_sum += result.loss * len(batch.labels)
+    position.loss_sum += result.loss * batch.predictions
     position.correct += result.correct
-    position.seen += len(batch.labels)
+    position.seen += batch.predictions
     for observer in observers:
         observer.on_step(step + 1, total, position, result, plan.learning_rate)
 
@@ -210,12 +225,13 @@ def _check_loss(loss: float, step: int, settings: TrainSettings, position: Posit
             raise DivergedError(f"training diverged: {last}, of the first ones {position.first_loss:.3g}; {advice}")
 
 
-def _finish_epoch(position: Position, validation_accuracy: float) -> EpochRecord:
+def _finish_epoch(position: Position, validated: Validated) -> EpochRecord:
     record = EpochRecord(
         epoch=position.epoch + 1,
         loss=position.loss_sum / position.seen,
         accuracy=position.correct / position.seen,
-        validation_accuracy=validation_accuracy,
+        validation_accuracy=validated.accuracy,
+        validation_bits_per_byte=validated.bits_per_byte,
     )
     position.history.append(record)
     position.step_in_epoch, position.loss_sum, position.correct, position.seen = 0, 0.0, 0, 0

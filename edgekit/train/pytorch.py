@@ -1,7 +1,7 @@
 """The trainer in PyTorch."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekit.model.config import TransformerConfig
-from edgekit.model.pytorch import Encoder, build_encoder, classification_loss, encoder_weights
+from edgekit.model.pytorch import Encoder, build_encoder, classification_loss, model_weights
 from edgekit.model.weights import Weights
+from edgekit.train.adamw_pytorch import AdamWTrainer
 from edgekit.train.batches import Batch
 from edgekit.train.distillation import PROJECT, Teacher, initial_projection
 from edgekit.train.distillation_pytorch import Distiller
 from edgekit.train.ngrams import GRAMS, TOKENS, NgramMatrix, initial_grams
 from edgekit.train.settings import TrainSettings
-from edgekit.train.trainer import BETA1, BETA2, EPSILON, StepPlan, StepResult, decays
+from edgekit.train.trainer import StepPlan, StepResult
 
 
-class PytorchTrainer:
+class PytorchTrainer(AdamWTrainer):
     """Trains an Encoder with torch.optim.AdamW; `average` is a second Encoder that holds the averaged weights.
 
     With `ngrams`, the Encoders hold the tokens' own rows, and run on the table that the sums are folded into. With
@@ -56,13 +57,7 @@ class PytorchTrainer:
         if teacher is not None and teacher.compares_states and settings.hidden_weight:
             first = torch.from_numpy(initial_projection(teacher.config, config, settings.seed))
             self.parameters[PROJECT], self.averages[PROJECT] = nn.Parameter(first), nn.Parameter(first.clone())
-        groups: list[dict[str, Any]] = [
-            {"params": [p for name, p in self.parameters.items() if decays(name)]},
-            {"params": [p for name, p in self.parameters.items() if not decays(name)], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(
-            groups, betas=(BETA1, BETA2), eps=EPSILON, weight_decay=settings.weight_decay, fused=True
-        )
+        self.begin()
 
     def step(self, batch: Batch, plan: StepPlan) -> StepResult:
         """Take one training step."""
@@ -73,18 +68,8 @@ class PytorchTrainer:
         loss = classification_loss(logits, labels, self.settings.label_smoothing)
         if self.distiller is not None:
             loss = self.distiller.loss(loss, logits, batch, self.parameters.get(PROJECT))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = plan.learning_rate
-        self.optimizer.step()
-        self._update_average(plan.average_decay)
+        self.update(loss, plan)
         return StepResult(loss=loss.item(), correct=int((logits.argmax(-1) == labels).sum()))
-
-    @torch.no_grad()
-    def _update_average(self, decay: float) -> None:
-        torch._foreach_lerp_(list(self.averages.values()), list(self.parameters.values()), 1 - decay)
 
     def _run(
         self, model: Encoder, parameters: Mapping[str, Tensor], ids: NDArray[np.int32], mask: NDArray[np.int32]
@@ -115,43 +100,16 @@ class PytorchTrainer:
     @torch.no_grad()
     def weights(self) -> Weights:
         """Return a copy of the averaged weights."""
-        weights = encoder_weights(self.average)
+        weights = model_weights(self.average)
         if self.table is not None:
             weights[TOKENS] = self.table.folded(self.averages).numpy()
         if self.rounding is not None:
             weights |= {name: value.numpy() for name, value in self.rounding.weights(self.averages).items()}
         return weights
 
-    def state(self) -> Weights:
-        """Return a copy of weights, average, both moments, ranges, and the optimiser's count of steps."""
-        steps = {int(state["step"]) for state in self.optimizer.state.values()} or {0}
-        return {
-            **_copied("model", self.parameters.items()),
-            **_copied("average", self.averages.items()),
-            **_copied("first_moment", self._moments("exp_avg")),
-            **_copied("second_moment", self._moments("exp_avg_sq")),
-            **_copied("range", self.rounding.ranges.items() if self.rounding is not None else ()),
-            "optimizer/step": np.array([max(steps)], np.float32),
-        }
-
-    def _moments(self, key: str) -> Iterable[tuple[str, Tensor]]:
-        for name, parameter in self.parameters.items():
-            yield name, self.optimizer.state[parameter].get(key, torch.zeros_like(parameter))
-
-    @torch.no_grad()
-    def load_state(self, state: Weights) -> None:
-        """Continue from what `state` returned."""
-        for name, parameter in self.parameters.items():
-            parameter.copy_(torch.from_numpy(state[f"model/{name}"]))
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(state["optimizer/step"][0])),
-                "exp_avg": torch.tensor(state[f"first_moment/{name}"]),
-                "exp_avg_sq": torch.tensor(state[f"second_moment/{name}"]),
-            }
-        for name, parameter in self.averages.items():
-            parameter.copy_(torch.from_numpy(state[f"average/{name}"]))
-        for name, seen in self.rounding.ranges.items() if self.rounding is not None else ():
-            seen.copy_(torch.from_numpy(state[f"range/{name}"]))
+    def ranges(self) -> Mapping[str, Tensor]:
+        """Return the ranges of quantized activations, by tap."""
+        return self.rounding.ranges if self.rounding is not None else {}
 
 
 class _NgramTable:
@@ -186,7 +144,3 @@ def _sparse(matrix: NgramMatrix) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # PyTorch 2.x calls CSR beta, whatever is done with it
         return torch.sparse_csr_tensor(starts, columns, values, matrix.shape, check_invariants=True)
-
-
-def _copied(prefix: str, tensors: Iterable[tuple[str, Tensor]]) -> Weights:
-    return {f"{prefix}/{name}": tensor.detach().numpy().copy() for name, tensor in tensors}

@@ -9,11 +9,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgekit.errors import RefusedError, UnknownNameError
 from edgekit.model.config import TransformerConfig
 from edgekit.model.sizes import SIZES, named_config
-from edgekit.program import Framework
+from edgekit.program import Framework, ModelTask
 from edgekit.text.augment import Augmentation
 from edgekit.text.processor import TokenizerKind
 
 LEARNING_RATE_FURTHER = 5e-4  # of a training that goes on from a checkpoint
+
+
+# fields that a model's configuration has as they are
+_OF_CONFIG = (
+    *("task", "max_length", "num_decoder_layers", "num_kv_heads", "norm", "activation", "gated_ffn", "linear_bias"),
+    *("tied_embeddings", "positions", "pooling", "shared_layers", "dropout"),
+)
+# what only a classifier has, and what only a model that writes has
+_OF_CLASSIFIERS = (
+    *("lowercase", "strip_placeholders", "pooling", "crop", "join", "cut", "ngrams", "qat", "teacher"),
+    *("from_checkpoint",),
+)
+_OF_WRITERS = ("num_decoder_layers", "tied_embeddings")
 
 
 class TrainSettings(BaseModel):
@@ -27,13 +40,14 @@ class TrainSettings(BaseModel):
     `from_checkpoint` is the folder of a checkpoint whose weights training goes on from; `qat` is the scheme whose
     rounding it then learns to bear. `teacher` is the folder of a checkpoint to learn from: `temperature`,
     `teacher_weight` and `hidden_weight` are the T, w and h of distillation.py.
+    `task` is what is learned: with generate and translate, accuracies are of the next token.
     `patience` is the number of epochs without a better validation accuracy after which training stops (0: never).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     framework: Framework = "torch"
-    task: Literal["classify"] = "classify"
+    task: ModelTask = "classify"
     size: str = "nano"
     tokenizer: TokenizerKind = "bpe"
     vocab_size: int = Field(default=4096, ge=1)
@@ -42,11 +56,16 @@ class TrainSettings(BaseModel):
     strip_placeholders: bool = False
     hidden_size: int | None = Field(default=None, ge=1)
     num_layers: int | None = Field(default=None, ge=1)
+    num_decoder_layers: int | None = Field(default=None, ge=1)
     num_heads: int | None = Field(default=None, ge=1)
+    num_kv_heads: int | None = Field(default=None, ge=1)
     ffn_size: int | None = Field(default=None, ge=1)
     embedding_size: int | None = Field(default=None, ge=0)
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    activation: Literal["gelu", "relu"] = "gelu"
+    activation: Literal["gelu", "relu", "silu"] = "gelu"
+    gated_ffn: bool = False
+    linear_bias: bool = True
+    tied_embeddings: bool = True
     positions: Literal["learned", "rotary"] = "learned"
     pooling: Literal["mean", "first"] = "mean"
     shared_layers: bool = False
@@ -83,10 +102,7 @@ class TrainSettings(BaseModel):
 
         Raises UnknownNameError for an unknown size, RefusedError for sizes that do not go together.
         """
-        options: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ("max_length", "norm", "activation", "positions", "pooling", "shared_layers", "dropout")
-        }
+        options: dict[str, Any] = {name: getattr(self, name) for name in _OF_CONFIG}
         for name in ("hidden_size", "num_layers", "num_heads", "ffn_size", "embedding_size"):
             if getattr(self, name) is not None:
                 options[name] = getattr(self, name) or None
@@ -108,6 +124,7 @@ def make_settings(values: Mapping[str, Any]) -> TrainSettings:
     for name, known in choices.items():
         if name in values and values[name] not in known:
             raise UnknownNameError(name, str(values[name]), known)
+    _check_task(values)
     if values.get("cut") and values.get("tokenizer", "bpe") != "bpe":
         raise RefusedError(f"--cut varies the subwords of --tokenizer bpe; {values['tokenizer']} has none to vary")
     if values.get("ngrams", 0) > 0 and values.get("tokenizer", "bpe") == "byte":
@@ -127,6 +144,21 @@ def make_settings(values: Mapping[str, Any]) -> TrainSettings:
         first = error.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")
         raise RefusedError(f"--{option} {first['input']}: {first['msg'].lower()}") from error
+
+
+def _check_task(values: Mapping[str, Any]) -> None:
+    """Raise RefusedError for an option that the task does not have, naming both."""
+    task = values.get("task", "classify")
+    strange = _OF_WRITERS if task == "classify" else _OF_CLASSIFIERS
+    if task == "generate":
+        strange = (*strange, "num_decoder_layers")
+    for name in strange:
+        value, default = values.get(name), TrainSettings.model_fields[name].default
+        if name in values and value != default:
+            option = {"from_checkpoint": "from"}.get(name, name.replace("_", "-"))
+            raise RefusedError(f"--{option} is not for --task {task}: leave it out")
+    if task != "classify" and values.get("tokenizer", "bpe") == "wordpiece":
+        raise RefusedError(f"--tokenizer wordpiece can't give a text back as it was: --task {task} takes byte or bpe")
 
 
 def settings_of_model(config: TransformerConfig, metrics: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -2,18 +2,20 @@
 
 import os
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.extras import check_installed
 from edgekit.model.config import TransformerConfig
+from edgekit.model.greedy import Ids
 from edgekit.model.weights import Weights
-from edgekit.train.batches import Batch
+from edgekit.train.batches import Batch, TextBatch
 from edgekit.train.distillation import Teacher
 from edgekit.train.ngrams import NgramMatrix
 from edgekit.train.settings import TrainSettings
+from edgekit.train.workers import Worker
 
 # AdamW (arXiv:1711.05101) as PyTorch computes it: epsilon is added to the corrected root.
 BETA1, BETA2, EPSILON = 0.9, 0.98, 1e-8
@@ -38,17 +40,14 @@ class StepResult:
     correct: int
 
 
-class Trainer(Protocol):
+_BATCH = TypeVar("_BATCH", contravariant=True)
+
+
+class Steps(Protocol[_BATCH]):
     """A model being trained, its optimiser, and the moving average of its weights."""
 
-    def step(self, batch: Batch, plan: StepPlan) -> StepResult:
+    def step(self, batch: _BATCH, plan: StepPlan) -> StepResult:
         """Take one training step."""
-
-    def observe(self, batch: Batch) -> None:
-        """Let a batch widen the ranges of quantized activations, without a step; nothing else changes."""
-
-    def logits(self, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the averaged weights' logits, float32 [batch, num_labels], without dropout, rounded as `qat` says."""
 
     def weights(self) -> Weights:
         """Return a copy of the averaged weights by neutral name; with `qat` rounded, which rounding again keeps."""
@@ -58,6 +57,37 @@ class Trainer(Protocol):
 
     def load_state(self, state: Weights) -> None:
         """Continue from what `state` returned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextScores:
+    """Summed loss (nats, without label smoothing) of a batch's tokens, and how many of them were the likeliest."""
+
+    loss_sum: float
+    correct: int
+
+
+class TextTrainer(Steps[TextBatch], Protocol):
+    """A model that writes, being trained; what it answers is by the averaged weights, without dropout."""
+
+    def evaluate(self, batch: TextBatch) -> TextScores:
+        """Score the tokens of a batch, each after the real ones before it."""
+
+    def write(self, source: tuple[Ids, Ids] | None, prompts: Ids) -> list[list[int]]:
+        """Return the ids that follow each prompt [batch, n], greedily; to translate, `source` is ids and mask."""
+
+    def agree(self, flag: bool) -> bool:
+        """Tell whether the flag is set in any worker; all of them must ask."""
+
+
+class Trainer(Steps[Batch], Protocol):
+    """A classifier being trained."""
+
+    def observe(self, batch: Batch) -> None:
+        """Let a batch widen the ranges of quantized activations, without a step; nothing else changes."""
+
+    def logits(self, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return the averaged weights' logits, float32 [batch, num_labels], without dropout, rounded as `qat` says."""
 
 
 def decays(name: str) -> bool:
@@ -106,3 +136,21 @@ def make_trainer(
     from edgekit.train.keras import KerasTrainer
 
     return KerasTrainer(config, weights, settings, ngrams, teacher)
+
+
+def make_text_trainer(
+    config: TransformerConfig, weights: Weights, settings: TrainSettings, worker: Worker
+) -> TextTrainer:
+    """Return the trainer of a model that writes, in the framework that `settings` names; imports no other.
+
+    Raises MissingExtraError where it is not installed.
+    """
+    check_framework(settings)
+    if settings.framework == "torch":
+        from edgekit.train.writer_pytorch import PytorchWriter
+
+        return PytorchWriter(config, weights, settings, worker)
+    set_tensorflow_environment()
+    from edgekit.train.writer_keras import KerasWriter
+
+    return KerasWriter(config, weights, settings, worker)

@@ -4,29 +4,35 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from edgekit.checkpoint import CONFIG_FILE, Checkpoint, content_sha256, load_checkpoint, save_checkpoint
+from edgekit.checkpoint import (
+    CONFIG_FILE,
+    Checkpoint,
+    check_classifier,
+    content_sha256,
+    load_checkpoint,
+    save_checkpoint,
+)
 from edgekit.errors import CheckpointError, DataError, RefusedError
 from edgekit.extras import installed_version
 from edgekit.model.config import TransformerConfig
 from edgekit.model.sizes import parameter_count
 from edgekit.model.weights import Weights, initial_weights
 from edgekit.outputs import check_replaceable, scratch_directory
-from edgekit.text.datasets import Dataset, DataSpec, DataSummary, load_dataset, reload_data
+from edgekit.text.corpora import Corpus, CorpusSummary, load_corpus, reload_corpus
+from edgekit.text.datasets import DataRecord, Dataset, DataSpec, DataSummary, load_dataset, reload_data
 from edgekit.text.processor import Processor, train_processor
 from edgekit.train.distillation import Teacher, make_teacher
-from edgekit.train.epochs import TextEpochs, encode_examples
-from edgekit.train.loop import EpochRecord, Observer, Position, accuracy_of, predict_labels, run_loop
-from edgekit.train.metrics import ClassificationMetrics, classification_metrics
-from edgekit.train.ngrams import ngram_matrix
-from edgekit.train.qat import FIRST_BATCHES
+from edgekit.train.jobs import Job, Metrics, classification_job, writing_job
+from edgekit.train.loop import EpochRecord, Observer, Position, run_loop
 from edgekit.train.settings import TrainSettings
 from edgekit.train.state import StateHeader, TrainingState, load_state, remove_state, save_state
-from edgekit.train.trainer import Trainer, check_framework, make_trainer
+from edgekit.train.text_metrics import check_translation_metrics
+from edgekit.train.trainer import Steps, check_framework
 
 
 class TrainingReport(BaseModel):
@@ -35,21 +41,22 @@ class TrainingReport(BaseModel):
     `seconds` is the time spent in the loop and on the scores; `best_epoch` (from 1) is the one whose weights were
     kept, `validation_accuracy` its; `test` is of the test part of the data. Of a training that went on from a
     checkpoint, `start_accuracy` is that one's validation accuracy, and `best_epoch` 0 where none was better; `stopped`
-    says why it ended before its time. With `qat`, weights and activations were rounded for all of these but `test`,
-    where only weights are.
+    says why it ended before its time. `too_long` pairs of texts were left out of training. With `qat`, weights and
+    activations were rounded for all of these but `test`, where only weights are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: TrainSettings
-    data: DataSummary
+    data: DataSummary | CorpusSummary
     parameters: int
     history: tuple[EpochRecord, ...]
     best_epoch: int
     validation_accuracy: float
     seconds: float
     versions: dict[str, str]
-    test: ClassificationMetrics
+    test: Metrics
+    too_long: int = 0
     start_accuracy: float | None = None
     stopped: str | None = None
 
@@ -62,7 +69,7 @@ class Prepared:
     """
 
     settings: TrainSettings
-    dataset: Dataset
+    dataset: Dataset | Corpus
     processor: Processor
     config: TransformerConfig
     weights: Weights | None = None
@@ -84,9 +91,14 @@ def prepare_training(settings: TrainSettings, spec: DataSpec, output: Path, *, f
 
     Raises OutputError where the output exists, DataError, UnknownNameError, RefusedError.
     """
-    settings.model_config_for(vocab_size=settings.vocab_size, num_labels=2)
+    writes = settings.task != "classify"
+    settings.model_config_for(vocab_size=settings.vocab_size, num_labels=0 if writes else 2)
     check_framework(settings)
+    if settings.task == "translate":
+        check_translation_metrics()
     _check_output(output, force=force)
+    if writes:
+        return _prepare_writing(settings, load_corpus(spec))
     dataset = load_dataset(spec)
     processor = train_processor(
         settings.tokenizer,
@@ -101,6 +113,18 @@ def prepare_training(settings: TrainSettings, spec: DataSpec, output: Path, *, f
     return Prepared(settings=settings, dataset=dataset, processor=processor, config=config, teacher=teacher)
 
 
+def _prepare_writing(settings: TrainSettings, corpus: Corpus) -> Prepared:
+    processor = train_processor(
+        settings.tokenizer,
+        [text for pair in corpus.train for text in (pair.source, pair.target) if text],
+        settings.vocab_size,
+        max_length=settings.max_length,
+        writes=True,
+    )
+    config = settings.model_config_for(vocab_size=processor.vocab_size, num_labels=0)
+    return Prepared(settings=settings, dataset=corpus, processor=processor, config=config)
+
+
 def prepare_continued(
     settings: TrainSettings, checkpoint: Checkpoint, spec: DataSpec | None, output: Path, *, force: bool
 ) -> Prepared:
@@ -108,6 +132,9 @@ def prepare_continued(
 
     Raises OutputError where the output exists, DataError, RefusedError where its labels are not the checkpoint's.
     """
+    check_classifier(checkpoint, "--from")
+    if settings.qat != "none" and (checkpoint.config.gated_ffn or checkpoint.config.num_kv_heads is not None):
+        raise RefusedError(f"--qat {settings.qat} does not know gated feed-forward layers or shared keys' heads")
     check_framework(settings)
     _check_output(output, force=force)
     if spec is not None:
@@ -131,6 +158,7 @@ def _load_teacher(settings: TrainSettings, dataset: Dataset, processor: Processo
     if settings.teacher is None:
         return None
     checkpoint = load_checkpoint(Path(settings.teacher))
+    check_classifier(checkpoint, "--teacher")
     check_labels(dataset.labels, checkpoint, "--teacher")
     return make_teacher(checkpoint, dataset.labels, processor)
 
@@ -154,17 +182,21 @@ def prepare_resumed(output: Path, *, force: bool) -> Prepared:
     state = load_state(output)
     check_framework(state.header.settings)
     _check_output(output, force=force)
-    settings, dataset = state.header.settings, reload_data(state.header.data)
+    settings, dataset = state.header.settings, _reload(state.header.data)
     if settings.teacher is not None and content_sha256(Path(settings.teacher)) != state.header.teacher_sha256:
         raise CheckpointError(f"the teacher {settings.teacher} has changed since the training was interrupted")
     return Prepared(
         settings=settings,
         dataset=dataset,
-        teacher=_load_teacher(settings, dataset, state.processor),
+        teacher=_load_teacher(settings, dataset, state.processor) if isinstance(dataset, Dataset) else None,
         processor=state.processor,
         config=state.header.config,
         state=state,
     )
+
+
+def _reload(record: DataRecord) -> Dataset | Corpus:
+    return reload_data(record) if record.task == "classify" else reload_corpus(record)
 
 
 def _check_output(output: Path, *, force: bool) -> None:
@@ -187,48 +219,52 @@ def run_training(
     Raises MissingExtraError without the framework, OutputError where nothing can be written, DivergedError when the
     loss is no longer a number; where training goes on from a checkpoint, that ends it with the best weights so far.
     """
-    settings, dataset, processor = prepared.settings, prepared.dataset, prepared.processor
-    ngrams = ngram_matrix(processor, settings.ngrams)
-    weights = prepared.weights or initial_weights(prepared.config, settings.seed)
-    trainer = make_trainer(prepared.config, weights, settings, ngrams, prepared.teacher)
-    position, best, before_s = _restore(prepared.state, trainer)
+    settings, job = prepared.settings, _job(prepared)
+    position, best, before_s = _restore(prepared.state, job.trainer)
     started = time.monotonic()
-    teacher_processor = prepared.teacher.processor if prepared.teacher is not None else None
-    source = TextEpochs(dataset.train, dataset.labels, processor, settings, teacher_processor)
-    validation = encode_examples(dataset.validation, dataset.labels, processor)
     if prepared.weights is not None:
-        for batch in islice(source.batches(0), FIRST_BATCHES):
-            trainer.observe(batch)
-        position.start_accuracy, best = accuracy_of(trainer, validation), prepared.weights
+        job.observe()
+        position.start_accuracy, best = job.validate().accuracy, prepared.weights
     finished, best = run_loop(
-        trainer,
-        source,
-        validation,
+        job.trainer,
+        job.source,
+        job.validate,
         settings,
         position,
         best,
         observers,
-        should_stop,
+        lambda: job.agree(should_stop()),
     )
+    if job.worker.rank > 0:  # another process writes
+        return TrainingOutcome(output=output)
     if best is None or not finished:  # (an end without any epoch does not happen: epochs ≥ 1)
         header = StateHeader(
             settings=settings,
-            data=dataset.record,
+            data=prepared.dataset.record,
             config=prepared.config,
             position=position,
             seconds=before_s + time.monotonic() - started,
             teacher_sha256=None if settings.teacher is None else content_sha256(Path(settings.teacher)),
         )
-        state = TrainingState(header=header, processor=processor, tensors=trainer.state(), best_weights=best)
+        tensors = job.trainer.state()
+        state = TrainingState(header=header, processor=prepared.processor, tensors=tensors, best_weights=best)
         return TrainingOutcome(output=output, state=save_state(state, output))
-    test = _score(prepared, best)
-    report = _report(prepared, position, before_s + time.monotonic() - started, test)
+    test = job.score(best)
+    report = _report(prepared, job, position, before_s + time.monotonic() - started, test)
     save_checkpoint(_checkpoint(prepared, best, report, output), output, force=force)
     remove_state(output)
     return TrainingOutcome(output=output, report=report)
 
 
-def _restore(state: TrainingState | None, trainer: Trainer) -> tuple[Position, Weights | None, float]:
+def _job(prepared: Prepared) -> Job:
+    settings, processor, dataset = prepared.settings, prepared.processor, prepared.dataset
+    weights = prepared.weights or initial_weights(prepared.config, settings.seed)
+    if isinstance(dataset, Corpus):
+        return writing_job(prepared.config, weights, settings, dataset, processor)
+    return classification_job(prepared.config, weights, settings, dataset, processor, prepared.teacher)
+
+
+def _restore(state: TrainingState | None, trainer: Steps[Any]) -> tuple[Position, Weights | None, float]:
     if state is None:
         return Position(), None, 0.0
     expected = {name: tensor.shape for name, tensor in trainer.state().items()}
@@ -238,14 +274,7 @@ def _restore(state: TrainingState | None, trainer: Trainer) -> tuple[Position, W
     return state.header.position, state.best_weights, state.header.seconds
 
 
-def _score(prepared: Prepared, weights: Weights) -> ClassificationMetrics:
-    dataset = prepared.dataset
-    test = encode_examples(dataset.test, dataset.labels, prepared.processor)
-    trainer = make_trainer(prepared.config, weights, prepared.settings.model_copy(update={"qat": "none"}))
-    return classification_metrics(test.labels, predict_labels(trainer, test.rows), dataset.labels)
-
-
-def _report(prepared: Prepared, position: Position, seconds: float, test: ClassificationMetrics) -> TrainingReport:
+def _report(prepared: Prepared, job: Job, position: Position, seconds: float, test: Metrics) -> TrainingReport:
     best = position.best
     if best is None:  # run_loop gives no weights to score without it
         raise CheckpointError("the training has no finished epoch")
@@ -263,6 +292,7 @@ def _report(prepared: Prepared, position: Position, seconds: float, test: Classi
             **{module: installed_version(module) or "unknown" for module in modules},
         },
         test=test,
+        too_long=job.too_long,
         start_accuracy=position.start_accuracy,
         stopped=position.stopped,
     )
@@ -276,7 +306,7 @@ def _checkpoint(prepared: Prepared, weights: Weights, report: TrainingReport, ou
         config=prepared.config,
         weights=weights,
         processor=prepared.processor,
-        labels=prepared.dataset.labels,
+        labels=prepared.dataset.labels if isinstance(prepared.dataset, Dataset) else (),
         data=prepared.dataset.record,
         metrics=report.model_dump(mode="json"),
     )

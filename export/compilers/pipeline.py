@@ -118,7 +118,7 @@ def prove_again(bundle: Bundle) -> Proof:
 def tolerance_of_bundle(manifest: Manifest) -> Tolerance:
     """What "within tolerance" means for a bundle's file: NPUs compute float32 in float16 or bfloat16."""
     schemes = schemes_of(manifest)
-    return tolerance_of((*schemes, "fp16") if manifest.compiled else schemes)
+    return tolerance_of((*schemes, "fp16") if manifest.compiled else schemes, manifest.rewrites)
 
 
 def _log_of(path: Path) -> Path:
@@ -192,6 +192,8 @@ def _prove(model: Path, golden: Path, manifest: Manifest, max_steps: int) -> Pro
         accuracy_note="" if manifest.accuracy.samples else manifest.accuracy.note,
         max_steps=max_steps,
     )
-    stands_in = f"ran on {manifest.compiled.ran_on}, which stands in for {manifest.compiled.device}"
+    stands_in = f"ran on {manifest.compiled.ran_on}"
+    if manifest.compiled.device in QUALCOMM_SOCS:
+        stands_in += f", which stands in for {manifest.compiled.device}"
     parity = proof.parity.model_copy(update={"note": "; ".join(filter(None, (proof.parity.note, stands_in)))})
     return Proof(parity=parity, accuracy=proof.accuracy)

@@ -29,7 +29,8 @@ def compile_qnn(model: Path, output: Path, soc: str, *, log: Path, timeout_s: fl
     except ExportError as error:
         if soc not in _KNOWN:
             raise
-        raise ExportError(f"{error}; {_KNOWN[soc]}") from error
+        why = str(error).removesuffix(f" (log: {error.log})")
+        raise ExportError(f"{why}; {_KNOWN[soc]}", log=error.log) from error
     report = read_report(text)
     if not report.operators:
         raise ExportError(f"{soc}: the compiler told of no partition: its plugin was not loaded", log=log)

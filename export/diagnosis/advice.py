@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from edgekit.report.numbers import human_size, milliseconds
 from edgekit.report.quantization import SchemeGroup, SchemeRow, Sentence
 
-#: points of accuracy that a file may lose and still be advised, where its interval does not include no loss
+#: points of accuracy that a file may lose and still be advised; of few texts one may be more
 MOST_LOST_POINTS = 0.5
 
 
 def advise(group: SchemeGroup) -> tuple[Sentence, ...]:
-    """For each target, the file with the smallest size × latency of those that lose no accuracy for sure.
+    """For each target, the file with the least size × latency of those that no other beats and lose next to nothing.
 
-    Of files that no other of the target beats; a target without such a file has no advice.
+    Next to nothing is MOST_LOST_POINTS, or one text where that is more; a target without such a file has no advice.
     """
     targets = dict.fromkeys(row.target for row in group.rows)
     found = (_advise([row for row in group.rows if row.target == target]) for target in targets)
@@ -33,7 +33,7 @@ def _advise(rows: Sequence[SchemeRow]) -> Sentence | None:
         "p50_ms": best.latency.p50_ms if best.latency else None,
         "timed": timed,
         "candidates": {row.bundle: _cost(row, timed=timed) for row in candidates},
-        "most_lost_points": MOST_LOST_POINTS,
+        "most_lost_points": _most_lost(best),
     }
     return Sentence(subject=best.bundle, text=_sentence(best, len(candidates), timed=timed), evidence=evidence)
 
@@ -65,7 +65,11 @@ def _quality(row: SchemeRow) -> float:
 def _keeps(row: SchemeRow) -> bool:
     if not row.accuracy:
         return bool(row.parity and not row.parity.labels_changed)
-    return row.accuracy.high_points >= 0 or row.accuracy.change_points >= -MOST_LOST_POINTS
+    return row.accuracy.change_points >= -_most_lost(row)
+
+
+def _most_lost(row: SchemeRow) -> float:
+    return max(MOST_LOST_POINTS, 100 / row.accuracy.texts) if row.accuracy else 0.0
 
 
 def _cost(row: SchemeRow, *, timed: bool) -> float:
@@ -80,11 +84,11 @@ def _sentence(best: SchemeRow, count: int, *, timed: bool) -> str:
     if best.accuracy:
         a = best.accuracy
         why = f"its accuracy changes by {a.change_points:+.2f} points ({a.low_points:+.2f} to {a.high_points:+.2f})"
-        kept = "no more accuracy than these texts can tell"
+        kept = f"at most {_most_lost(best):.2g} points of accuracy here"
     else:
         why, kept = (
             "no label changed on the texts it was tried on (no held-out labels: accuracy is not known)",
-            "no label",
+            "no label here",
         )
     if count == 1:
         return f"Ship {best.bundle} ({measured}): it is the only file that no other beats and that loses {kept}; {why}."

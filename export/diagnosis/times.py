@@ -36,30 +36,37 @@ class ModuleTimes:
 
 def module_times(bundle: Bundle, operators: Sequence[OperatorTime], checkpoint: Checkpoint) -> ModuleTimes:
     """The share of each module in a profile of the float32 bundle of a checkpoint."""
-    name, target = bundle.manifest.name, bundle.manifest.target
-    whole = sum(each.ms for each in operators)
-    if not whole:
-        return ModuleTimes(origin=f"Time by module is not told: the runtime's profile of {name} has no times.")
     try:
-        nodes, modules = _read(bundle.model_path, target, checkpoint.weights)
+        times = _times(bundle, operators, checkpoint)
     except BundleError as error:
         return ModuleTimes(origin=f"Time by module is not told: {error}.")
+    whole = sum(each.ms for each in operators)
+    name, told = bundle.manifest.name, percent(sum(times.values()) / whole)
+    origin = (
+        f"Of time: one inference of {name} in float32, {milliseconds(whole)} by the runtime's profile; {told} is of "
+        "modules, the rest of the mask, residual sums, pooling and what has no name."
+    )
+    return ModuleTimes(shares={module: ms / whole for module, ms in times.items()}, origin=origin)
+
+
+def _times(bundle: Bundle, operators: Sequence[OperatorTime], checkpoint: Checkpoint) -> dict[str, float]:
+    """ms of each module; raises BundleError, with the reason, where they can't be told."""
+    name, target = bundle.manifest.name, bundle.manifest.target
+    if not any(each.ms for each in operators):
+        raise BundleError(f"the runtime's profile of {name} has no times")
+    if target == "tflite" and len(bundle.manifest.signatures) > 1:  # numbers of nodes are of one, and not told of which
+        raise BundleError(f"{name} has several signatures")
+    nodes, modules = _read(bundle.model_path, target, checkpoint.weights)
     found = _by_order(nodes, operators) if target == "tflite" else _by_name(nodes, operators)
     if not found:
-        text = "the runtime's operators could not be put to those of the file"
-        return ModuleTimes(origin=f"Time by module is not told: {text} ({name}).")
+        raise BundleError(f"the runtime's operators of {name} could not be put to those of the file")
     times: dict[str, float] = defaultdict(float)
     for place, node in found.items():
         if node in modules:
             times[modules[node]] += operators[place].ms
     if target == "onnx":
         _add_norms(times, operators, found, checkpoint.config)
-    told = sum(times.values()) / whole
-    origin = (
-        f"Of time: one inference of {name} in float32, {milliseconds(whole)} by the runtime's own profile; "
-        f"{percent(told)} of it is of modules, the rest of the mask, residual sums, pooling and what has no name."
-    )
-    return ModuleTimes(shares={module: ms / whole for module, ms in times.items()}, origin=origin)
+    return times
 
 
 def _read(model: Path, target: str, weights: Weights) -> tuple[list[Node], dict[str, str]]:

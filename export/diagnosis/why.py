@@ -53,7 +53,8 @@ def _explain(module: Module, cost: ModuleCost, share: float, target: str) -> Sen
         evidence |= {"activation": module.activation.model_dump(mode="json")}
     if not causes:
         ranges = "its ranges are even" if module.weight or module.activation else "its ranges were not measured"
-        place = f"it holds {percent(module.share_of_bytes, 0)} of the weights"
+        share_of_bytes = percent(module.share_of_bytes, 0) if module.share_of_bytes >= 0.01 else "under 1 %"
+        place = f"it holds {share_of_bytes} of the weights" if module.elements else "it has no weights"
         causes = [f"nothing else explains it: {place}" if known else f"no outlier explains it: {ranges}, and {place}"]
         evidence |= {"share_of_bytes": module.share_of_bytes}
     return Sentence(subject=module.name, text=f"{begun}; {'; '.join([*known, *causes])}.", evidence=evidence)

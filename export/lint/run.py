@@ -17,9 +17,14 @@ _MODELS = (".tflite", ".onnx")
 
 
 def check_accelerator(name: str) -> None:
-    """Raise UnknownNameError for what `--for` does not know: gpu, nnapi, qnn[:SOC], coreml, ethos-u[85-256]."""
+    """Raise UnknownNameError for what `--for` does not know: gpu, nnapi, qnn[:SOC], coreml, ethos-u[85-256].
+
+    Raises RefusedError for accelerators that are measured and not linted.
+    """
     if name.startswith("qnn:") or name in ETHOS_U:
         parse_target(name)
+    elif name in ("cpu", "npu", "edgetpu"):
+        raise RefusedError(f"lint --for {name} is not offered: name one of {', '.join(ACCELERATORS)}")
     elif name not in ACCELERATORS:
         raise UnknownNameError("accelerator", name, [*ACCELERATORS, *(f"qnn:{soc}" for soc in QUALCOMM_SOCS), *ETHOS_U])
 
@@ -35,10 +40,9 @@ def file_to_lint(path: Path, accelerator: str) -> Path:
     file = bundle.model_path if bundle else path
     wanted = _SUFFIXES.get(accelerator, _MODELS)
     if file.suffix in wanted:
-        if not file.exists():
-            raise RefusedError(f"there is no {file}")
         return file
-    what = f"a {bundle.manifest.target} bundle" if bundle else f"neither a bundle nor a {' or '.join(wanted)} file"
+    kind = "an .mlpackage" if accelerator == "coreml" else "a .tflite or .onnx file"
+    what = f"a {bundle.manifest.target} bundle" if bundle else f"neither a bundle nor {kind}"
     target = "coreml" if accelerator == "coreml" else "tflite"
     raise RefusedError(
         f"{path} is {what}, and {accelerator} runs {' and '.join(wanted)} files: edgekit export --target {target}"

@@ -69,7 +69,7 @@ def test_the_table_has_a_line_for_each_and_evidence_where_it_is_not_valid(
 ) -> None:
     shown = edgekit("bench", bundles[0], *QUICK)
     assert shown.code == 0
-    assert re.search(r"divide\.onnx-none │ local +│ cpu +│ (valid|noisy) ", shown.out)
+    assert re.search(r"divide\.onnx-none │ local +│ cpu +│ CPU +│ (valid|noisy) ", shown.out)
     assert "divide.tflite-none" not in shown.out
 
 
@@ -115,7 +115,7 @@ def test_full_delegation_can_be_asked_for(edgekit: Edgekit, bundles: list[Path])
     [
         (("--device", "bord"), 1, "unknown device 'bord'"),
         (("--accelerator", "gpuu"), 1, "did you mean gpu"),
-        (("--use-nnapi",), 1, "nnapi is not offered"),
+        (("--use-nnapi",), 1, "local has no NNAPI"),
         (("--sustained", "3x"), 2, "is no duration"),
         (("--pin-cores", "3-1"), 2, "neither a core nor a range"),
         (("--benchmark-model", "nowhere"), 1, "there is no file nowhere"),
@@ -223,3 +223,34 @@ def test_a_board_whose_link_drops_loses_nothing_and_resume_does_the_rest(
     assert resumed.code == 0, resumed.err
     assert [each["resumed"] for each in resumed.json()["outcomes"]] == [True, True, True, False]
     wait_for(lambda: not ssh_board.left_behind(), "the end of the folder", timeout_s=60)
+
+
+def test_a_fallback_is_exit_code_1_unless_it_is_allowed(
+    edgekit: Edgekit, bundles: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No driver of a GPU: the CPU ran it, rightly, and that is not what was asked for."""
+    monkeypatch.setenv("VK_ICD_FILENAMES", "/nonexistent")
+    tflite = next(path for path in bundles if "tflite" in path.name)
+    shown = edgekit("bench", tflite, *QUICK, "--use-gpu")
+    assert shown.code == 1, shown.err
+    for part in ("asked for", "ran on", "fell-back", "gpu was asked for and took no node"):
+        assert part in shown.out
+    allowed = edgekit("bench", tflite, *QUICK, "--use-gpu", "--allow-fallback")
+    assert allowed.code == 0, allowed.err
+    assert "fell-back" in allowed.out  # and it is said all the same
+
+
+def test_xnnpack_can_be_left_out(edgekit: Edgekit, bundles: list[Path]) -> None:
+    tflite = next(path for path in bundles if "tflite" in path.name)
+    for runtime in ("litert", "litert-compiled"):
+        measured = edgekit("bench", tflite, *QUICK, "--no-xnnpack", "--runtime", runtime, "--json").json()
+        found = Measurement.model_validate(measured["outcomes"][0]["measurement"])
+        assert found.settings.xnnpack is False
+        assert found.coverage.actual == "CPU"
+        assert found.parity.verdict == "within-tolerance"
+
+
+def test_a_device_of_openvino_that_is_none(edgekit: Edgekit, bundles: list[Path]) -> None:
+    shown = edgekit("bench", bundles[0], "--openvino-device", "tpu")
+    assert shown.code == 2
+    assert "NPU" in shown.err

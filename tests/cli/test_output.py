@@ -31,7 +31,7 @@ def test_a_narrow_terminal_shows_each_row_whole() -> None:
     assert max(len(line) for line in shown.splitlines()) <= 80
     words = " ".join(shown.split())
     assert (
-        "[b]x[/b] device ssh:pi@board, accelerator cpu, verdict valid, p50 (95 %) 3.00 ms (2.99–3.02), p90 3.14 ms"
-        in words
+        "[b]x[/b] device ssh:pi@board, asked for cpu, ran on XNNPACK, verdict valid, p50 (95 %) 3.00 ms (2.99–3.02), "
+        "p90 3.14 ms" in words
     )
     assert "verdict fell-back, p50 (95 %) 9.00 ms" in words

@@ -1,6 +1,7 @@
 """`edgekit report CHECKPOINT`, whole and real: exported files, measured here, and the model by module."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,8 @@ from tests.report.sentences import check_sentences
 
 def edgekit(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "edgekit", *argv]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    env = os.environ | {"EDGEKIT_DB": str(folder / "results.sqlite")}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def test_a_run_is_shown_whole(edgekit: Edgekit, kept: list[Measurement]) -> None
     shown = edgekit("runs", "show", kept[1].id[:6])
     assert shown.code == 0
     for part in (
-        "gpu → CPU",
+        "CPU, 41 of 60 nodes",
         "41 of 60",
         "2 GATHER (int64 indices)",
         "gpu was asked for",

@@ -167,9 +167,9 @@ def test_a_device_that_is_not_there_does_not_stop_the_others(bundles: list[Bundl
 
 
 def test_a_cell_that_is_refused_does_not_stop_the_others(bundles: list[Bundle], store: Path) -> None:
-    cells = (Cell(bundle=bundles[0], device="fake:a", accelerator="npu"), Cell(bundle=bundles[1], device="fake:a"))
+    cells = (Cell(bundle=bundles[0], device="fake:a", accelerator="coreml"), Cell(bundle=bundles[1], device="fake:a"))
     refused, good = run(store, plan([], cells=cells), opening()).outcomes
-    assert "npu is not offered" in refused.error
+    assert "coreml is not offered" in refused.error
     assert good.complete
 
 

@@ -108,3 +108,64 @@ def test_profiles_without_a_delegate_say_nothing_of_shares() -> None:
     found = read_profile({"format": "onnxruntime", "nodes": [["a", "Div", "CPUExecutionProvider", 0.5]]})
     assert found == (OperatorTime(name="a", kind="Div", count=1, ms=0.5),)
     assert add_time(read_coverage({}), found).share_of_time is None
+
+
+#: as LiteRT 2.3.0 writes it to standard error, shortened
+GPU_LOG = """\
+I0000 00:00:1795577219.297896   18718 environment.cc:532] Selected adapter: Adreno 740, arch=a7xx, vendor=qualcomm, \
+backend=Vulkan, adapterType=Discrete
+ERROR: Following operations are not supported by GPU delegate:
+DEQUANTIZE:
+EMBEDDING_LOOKUP: EMBEDDING_LOOKUP: Empty quantization params.
+7 operations will run on the GPU, and the remaining 4 operations will run on the CPU.
+INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
+"""
+NPU_LOG = """\
+INFO: [compiler_plugin.cc:742] Partitioned subgraph<0>, selected 80 ops, from a total of 82 ops. resulted in 3 \
+partitions.
+INFO: [compiled_model.cc:1397] 1 compiler plugins were applied successfully: IntelOpenVINO compiler plugin (ver 0.1.0)
+INFO: [invocation_context.cc:293] Using Intel OpenVINO device: NPU
+"""
+#: the plugin selects all, fails to compile, and LiteRT goes on with the CPU
+NPU_FAILED_LOG = """\
+INFO: [compiler_plugin.cc:742] Partitioned subgraph<0>, selected 80 ops, from a total of 80 ops. resulted in 1 \
+partitions.
+INFO: [openvino_compile_context.cc:77] Using Intel OpenVINO device: NPU
+VCL compiler loading failed, aborting. Error: Exception from src/plugins/intel_npu/src/utils/src/vcl/vcl_api.cpp:22:
+INFO: [compiled_model.cc:1397] 0 compiler plugins were applied successfully:
+"""
+COMPILED = {"format": "litert-compiled", "operators": ["EMBEDDING_LOOKUP", *["DEQUANTIZE"] * 2, *["MUL"] * 8]}
+
+
+def test_what_litert_says_of_the_gpu() -> None:
+    found = read_coverage(COMPILED | {"all_accelerated": True}, "gpu", GPU_LOG)  # the log says less: it counts
+    assert (found.actual, found.nodes, found.nodes_on_accelerator) == ("WebGPU", 11, 7)
+    assert [(left.operator, left.count, left.reason) for left in found.left_behind] == [
+        ("DEQUANTIZE", 2, ""),
+        ("EMBEDDING_LOOKUP", 1, "EMBEDDING_LOOKUP: Empty quantization params."),
+        ("(not named)", 1, ""),
+    ]
+    assert found.note == "adapter Adreno 740 (Discrete)"
+    whole = read_coverage(COMPILED | {"all_accelerated": True}, "gpu", "")
+    assert (whole.actual, whole.nodes_on_accelerator, whole.partitions) == ("WebGPU", 11, 1)
+    silent = read_coverage(COMPILED | {"all_accelerated": False}, "gpu", "")
+    assert (silent.actual, silent.nodes_on_accelerator) == ("CPU", 0)
+    unknown = read_coverage(COMPILED, "gpu", "")  # another version of LiteRT, whose C interface is not known
+    assert (unknown.actual, unknown.nodes_on_accelerator) == ("unknown", None)
+
+
+def test_what_litert_says_of_an_npu() -> None:
+    found = read_coverage(COMPILED, "npu", NPU_LOG)
+    assert (found.actual, found.nodes, found.nodes_on_accelerator, found.partitions) == ("OpenVINO NPU", 82, 80, 3)
+    failed = read_coverage(COMPILED, "npu", NPU_FAILED_LOG)
+    assert (failed.actual, failed.nodes_on_accelerator) == ("CPU", 0)
+    assert "no driver of an Intel NPU" in failed.note
+    compiled = read_coverage(COMPILED | {"operators": ["CAST", "DISPATCH_OP"]}, "npu", NPU_LOG)
+    assert (compiled.nodes, compiled.nodes_on_accelerator, compiled.partitions) == (2, 1, 1)
+
+
+def test_xnnpack_is_never_an_accelerators() -> None:
+    line = "VERBOSE: Replacing 6 out of 6 node(s) with delegate (TfLiteXNNPackDelegate) node, yielding 1 partitions"
+    found = read_delegate_lines(line, "nnapi")
+    assert (found.actual, found.nodes, found.nodes_on_accelerator) == ("CPU", 6, 0)
+    assert read_delegate_lines("", "gpu").nodes_on_accelerator == 0

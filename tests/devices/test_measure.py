@@ -188,8 +188,9 @@ def test_one_candidate_that_fails_does_not_stop_the_others(
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"accelerator": "gpu"}, RefusedError, "gpu is not offered yet for tflite files on local .*--accelerator cpu"),
-        ({"accelerator": "edgetpu"}, RefusedError, "edgetpu is not offered yet"),
+        ({"accelerator": "coreml"}, RefusedError, "coreml is not offered for tflite files: use --accelerator cpu, gpu"),
+        ({"accelerator": "npu", "runtime": "litert-compiled"}, RefusedError, "npu is not offered for tflite files on"),
+        ({"accelerator": "gpu", "runtime": "litert"}, RefusedError, "litert needs a delegate for gpu.*--delegate"),
         ({"accelerator": "gpuu"}, UnknownNameError, "did you mean gpu"),
         ({"runtime": "onnxruntime"}, RefusedError, "onnxruntime does not run tflite files"),
         ({"runtime": "litert2"}, UnknownNameError, "did you mean litert"),

@@ -163,10 +163,10 @@ def test_cores_are_pinned_or_refused(bundles: dict[str, Bundle], tmp_path: Path)
 
 
 def test_an_accelerator_that_is_not_offered(bundles: dict[str, Bundle], tmp_path: Path) -> None:
-    code, events, _ = start(bundles["tflite"], tmp_path, "litert", "measure", accelerator="gpu")
+    code, events, _ = start(bundles["tflite"], tmp_path, "litert", "measure", accelerator="coreml")
     assert code == 3
     assert events[-1]["kind"] == "refused"
-    assert "gpu is not offered with litert" in events[-1]["message"]
+    assert "coreml is not offered with litert" in events[-1]["message"]
 
 
 @pytest.mark.parametrize(

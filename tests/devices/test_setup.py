@@ -12,6 +12,7 @@ import pytest
 from edgekit.devices.fake import FakeDevice
 from edgekit.devices.registry import open_device
 from edgekit.devices.setup import Board, set_up
+from edgekit.environments import environment_python
 from edgekit.errors import DeviceError, RefusedError, UnknownNameError
 from tests.rigs.adb_phone import AdbPhone
 from tests.rigs.ssh_board import SshBoard
@@ -180,3 +181,23 @@ def test_platforms_of_a_board() -> None:
     assert board.platforms[-2:] == ["manylinux_2_17_aarch64", "manylinux2014_aarch64"]
     with pytest.raises(DeviceError, match="without glibc"):
         Board(python="p", version=(3, 11), machine="aarch64", libc="", home="/", modules=()).platforms  # noqa: B018
+
+
+def test_an_environment_of_its_own_on_this_machine(
+    tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Provider packages overwrite each other in one folder: each gets its own, and facts tell where."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    write_wheel(wheels, "onnxruntime-webgpu", "1.27.0", {"onnxruntime/__init__.py": "__version__ = '1.27.0'"})
+    with open_device("local") as device:
+        prepared = set_up(device, runtime="onnxruntime-webgpu", wheels=wheels)
+    python = tmp_path / "home" / ".edgekit" / "env-onnxruntime-webgpu" / "bin" / "python"
+    assert prepared.python == str(python)
+    assert prepared.versions == {"numpy": "1.26.9", "onnxruntime-webgpu": "1.27.0"}
+    assert environment_python("onnxruntime-webgpu") == python
+    assert environment_python("onnxruntime-qnn") is None
+    with open_device("local") as device:
+        facts = device.facts()
+    assert facts.environments == {"onnxruntime-webgpu": str(python)}
+    assert facts.python != str(python)

@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.devices.accelerators import fallen_back
 from edgekit.devices.verdict import Facts, judge, relative
-from edgekit.measurement import Conditions, Coverage, DeviceParity, Samples
+from edgekit.measurement import Conditions, Coverage, DeviceParity, LeftBehind, Samples
 
 PROVEN = DeviceParity(verdict="within-tolerance", steps=6, max_abs_difference=1e-6, tolerance=1e-4, labels_changed=0)
 QUIET = tuple((2 * np.exp(0.005 * np.random.default_rng(1).standard_normal(400))).tolist())
@@ -121,3 +121,25 @@ def test_texts_of_different_lengths_are_no_noise() -> None:
 def test_only_the_cpu_needs_no_proof_of_coverage() -> None:
     assert fallen_back("cpu", Coverage(actual="unknown")) == ""
     assert fallen_back("gpu", Coverage(actual="GPU", nodes=93, nodes_on_accelerator=76)) == ""
+
+
+def test_an_accelerator_has_to_take_most_of_the_nodes() -> None:
+    half = Coverage(actual="GPU", nodes=93, nodes_on_accelerator=46, note="adapter X")
+    assert fallen_back("gpu", half) == (
+        "gpu was asked for and took 46 of 93 nodes: most of it ran on the CPU: adapter X"
+    )
+    assert fallen_back("npu", Coverage(actual="CPU", nodes_on_accelerator=0)).endswith(
+        "took no node, all ran on the CPU"
+    )
+    assert "nothing tells" in fallen_back("npu", Coverage(actual="unknown"))
+
+
+def test_what_an_accelerator_took_is_told_whatever_the_verdict() -> None:
+    left = (LeftBehind(operator="GATHER", count=2, reason="int64 indices"), LeftBehind(operator="CAST", count=1))
+    partial = Coverage(actual="GPU", nodes=93, nodes_on_accelerator=90, partitions=2, left_behind=left)
+    verdict, evidence = judge(facts(accelerator="nnapi", coverage=partial))
+    assert verdict == "valid"
+    assert evidence[-2] == (
+        "nnapi (GPU) took 90 of 93 nodes in 2 partitions; left to the CPU: 2 GATHER (int64 indices), 1 CAST"
+    )
+    assert "deprecated since Android 15" in evidence[-1]

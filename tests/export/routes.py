@@ -13,7 +13,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.export.jobs import Job, JobResult, read_result, write_job
 from edgekit.export.targets import TARGETS
 from edgekit.model.rewrites import rewrite_signature
-from edgekit.program import Framework
+from edgekit.program import Framework, Signature
 from edgekit.proof.golden import Golden, fit_inputs, read_golden, text_steps, write_golden
 from edgekit.proof.replay import runner_module
 from edgekit.sources.checkpoint import SIGNATURE, checkpoint_source, encoder_signature
@@ -57,13 +57,19 @@ class Routes:
     _replayed: dict[Path, Golden] = field(default_factory=dict)
 
     def convert(
-        self, target: str, framework: Framework, scheme: str = "none", name: str = ""
+        self,
+        target: str,
+        framework: Framework,
+        scheme: str = "none",
+        name: str = "",
+        signatures: tuple[Signature, ...] = (),
     ) -> tuple[Path, JobResult]:
         """The file of a route in a scheme, and what the worker answered."""
         key = name or f"{target}-{framework}-{scheme}"
         if key not in self._made:
             output = self._folder(key) / TARGETS[target].file
             fields = {"op": "convert", "source": self.source(framework), "target": target, "scheme": scheme}
+            fields["signatures"] = signatures
             self._made[key] = (output, self._work(key, fields | {"output": str(output), "length": LENGTH}))
         return self._made[key]
 

@@ -168,7 +168,7 @@ def test_the_verb(routes: Routes, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
-        (["x.mlpackage", "--for", "npu"], 1, ["lint --for npu is not offered yet", "coreml only"]),
+        (["x.mlpackage", "--for", "npu"], 1, ["lint --for npu is not offered", "qnn, coreml, ethos-u"]),
         (["x.mlpackage", "--for", "corelm"], 1, ["unknown accelerator 'corelm'", "did you mean coreml"]),
         (["x.tflite", "--for", "coreml"], 1, ["neither a bundle nor an .mlpackage"]),
         (["x.mlpackage", "--for", "coreml"], 1, ["can't read x.mlpackage", "No such file"]),

@@ -107,7 +107,7 @@ def _torch_trained(config: TransformerConfig, weights: Weights) -> Weights:
         optimizer.zero_grad()
         in_torch.classification_loss(logits, torch.from_numpy(batch.labels)).backward()
         optimizer.step()
-    return in_torch.encoder_weights(encoder)
+    return in_torch.model_weights(encoder)
 
 
 def _keras_trained(config: TransformerConfig, weights: Weights) -> Weights:
@@ -120,7 +120,7 @@ def _keras_trained(config: TransformerConfig, weights: Weights) -> Weights:
             logits = encoder((batch.ids, batch.mask), training=True)
             loss = in_keras.classification_loss(logits, batch.labels)
         optimizer.apply_gradients(zip(tape.gradient(loss, [v.value for v in variables]), variables, strict=True))
-    return in_keras.encoder_weights(encoder)
+    return in_keras.model_weights(encoder)
 
 
 def _assert_equal_steps(config: TransformerConfig, weights: Weights) -> None:
@@ -172,8 +172,8 @@ def test_weights_trained_in_keras_compute_the_same_in_pytorch(config: Transforme
 @pytest.mark.parametrize("config", CONFIGS[::3], ids=_name)
 def test_weights_come_back_bit_for_bit(config: TransformerConfig) -> None:
     weights = _random_weights(config, seed=4)
-    through_torch = in_torch.encoder_weights(in_torch.build_encoder(config, weights))
-    through_both = in_keras.encoder_weights(in_keras.build_encoder(config, through_torch))
+    through_torch = in_torch.model_weights(in_torch.build_encoder(config, weights))
+    through_both = in_keras.model_weights(in_keras.build_encoder(config, through_torch))
     for copy in (through_torch, through_both):
         assert list(copy) == list(weights)
         for name, tensor in weights.items():

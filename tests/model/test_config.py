@@ -26,7 +26,11 @@ def test_config_survives_json() -> None:
         ({"norm_eps": 0.0}, "norm_eps"),
         ({"norm_eps": float("inf")}, "norm_eps"),
         ({"norm": "batchnorm"}, "norm"),
-        ({"task": "generate"}, "task"),
+        ({"task": "summarize"}, "task"),
+        ({"task": "generate"}, "num_labels 2 is for the task classify, not generate"),
+        ({"task": "classify", "num_labels": 0}, "num_labels is 0: to classify takes at least 2"),
+        ({"num_decoder_layers": 2}, "num_decoder_layers is for the task translate, not classify"),
+        ({"num_kv_heads": 3}, "num_heads 2 is not a multiple of num_kv_heads 3"),
         ({"hidden_dim": 8}, "hidden_dim"),
     ],
 )

@@ -36,7 +36,7 @@ def test_torch_export_gives_equal_outputs_at_every_shape(config: TransformerConf
     shape = {0: torch.export.Dim("batch", min=1, max=256), 1: torch.export.Dim("length", min=1, max=config.max_length)}
     example = tuple(torch.from_numpy(array) for array in _inputs(3, 9))
     program = torch.export.export(encoder, example, dynamic_shapes=(shape, shape))
-    assert set(program.state_dict) == set(in_torch.encoder_weights(encoder))
+    assert set(program.state_dict) == set(in_torch.model_weights(encoder))
     for rows, length in ((1, 1), (3, 9), (5, config.max_length)):
         ids, mask = (torch.from_numpy(array) for array in _inputs(rows, length))
         torch.testing.assert_close(program.module()(ids, mask), encoder(ids, mask), rtol=0, atol=1e-6)

@@ -65,7 +65,7 @@ def test_every_builder_names_a_broken_tensor(name: str, change: object, message:
 def test_built_encoder_does_not_share_memory_with_the_weights_given() -> None:
     weights = initial_weights(CONFIG, seed=0)
     encoder = in_torch.build_encoder(CONFIG, weights)
-    taken = in_torch.encoder_weights(encoder)
+    taken = in_torch.model_weights(encoder)
     weights["classifier.weight"][:] = 7
     taken["classifier.bias"][:] = 7
     assert encoder.classifier.weight.max().item() < 7

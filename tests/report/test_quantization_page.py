@@ -108,6 +108,6 @@ def test_print_shows_the_dark_page_on_white(open_report: Any) -> None:
 def test_markdown_and_json_have_the_same_rows() -> None:
     report = quantization_report()
     shown = render_report(report, "markdown")
-    assert "| int8-dynamic | tflite | int8-dynamic | 1.00 MB | 89.7 % | -0.33 (-1.03 to +0.37) | 3 of 300 |" in shown
+    assert "| int8-dynamic | tflite | int8-dynamic | 1.00 MB | 89.67 % | -0.33 (-1.03 to +0.37) | 3 of 300 |" in shown
     assert "<img" not in shown
     assert Report.model_validate(json.loads(render_report(report, "json"))) == report

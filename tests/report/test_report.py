@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.measurement import DeviceFacts
@@ -133,6 +133,7 @@ def test_hostile_texts_stay_text_in_markdown() -> None:
             assert len(cells) == header.count("|") + 1
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_no_name_breaks_a_format(bundle: str, address: str) -> None:
     made = measurement(count=5, bundle=bundle, device=DeviceFacts(address=address), evidence=(bundle,))

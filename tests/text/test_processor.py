@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.errors import CheckpointError, DataError, RefusedError, UnknownNameError
-from edgekit.text.processor import CLS_ID, TOKENIZER_KINDS, UNK_ID, Processor, train_processor
+from edgekit.text.processor import (
+    BOS_ID,
+    CLS_ID,
+    EOS_ID,
+    PAD_ID,
+    TOKENIZER_KINDS,
+    UNK_ID,
+    Processor,
+    train_processor,
+)
 
 TEXTS = ["Datei speichern", "Save the file", "Файл сохранён", "ファイルを保存", "Datei öffnen", "Open the file"] * 3
 SIZES = {"byte": 259, "bpe": 300, "wordpiece": 280}
@@ -114,3 +124,37 @@ def test_a_foreign_tokenizer_is_refused(tmp_path: Path) -> None:
         Processor.load(path)
     with pytest.raises(CheckpointError, match="can't read the tokenizer"):
         Processor.load(tmp_path / "none.json")
+
+
+@pytest.fixture(scope="module")
+def writers() -> dict[str, Processor]:
+    texts = ["Save the file %(name)s", "Speichern ünd schließen", "  two  spaces\n"] * 3
+    return {kind: train_processor(kind, texts, 300, max_length=12, writes=True) for kind in ("byte", "bpe")}
+
+
+@pytest.mark.parametrize("kind", ["byte", "bpe"])
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(text=st.text())
+def test_a_writers_tokenizer_gives_every_text_back(writers: dict[str, Processor], kind: str, text: str) -> None:
+    processor = writers[kind]
+    for given_text in (text, f" {text}[EOS][PAD]\n%(name)s e\u0301"):
+        (ids,) = processor.encode_uncut([given_text])
+        assert processor.decode(ids) == given_text
+        assert not {PAD_ID, BOS_ID, EOS_ID} & set(ids)
+        assert processor.encode([given_text]) == [[BOS_ID, *ids][:12]]
+
+
+def test_a_writers_tokenizer_survives_its_file(writers: dict[str, Processor], tmp_path: Path) -> None:
+    for kind, processor in writers.items():
+        processor.save(tmp_path / kind)
+        loaded = Processor.load(tmp_path / kind)
+        assert loaded.writes
+        assert loaded.encode(["[EOS] Save"]) == processor.encode(["[EOS] Save"])
+        assert len(loaded.token_texts()) == loaded.vocab_size
+    assert writers["byte"].vocab_size == 260
+
+
+@pytest.mark.parametrize("options", [{"kind": "wordpiece"}, {"lowercase": True}, {"strip_placeholders": True}])
+def test_a_writers_tokenizer_changes_no_character(options: dict[str, Any]) -> None:
+    with pytest.raises(RefusedError, match="keeps every character"):
+        train_processor(**{"kind": "bpe", "texts": ["a"], "vocab_size": 400, "writes": True, **options})

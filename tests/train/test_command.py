@@ -111,3 +111,40 @@ def test_ctrl_c_saves_and_resume_ends_alike(arguments: list[str], tmp_path: Path
     assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
     assert load_checkpoint(parts).labels == ("fruit", "metal")
     assert not state_path(parts).exists()
+
+
+WRITER = [
+    *("--task=translate", "--tokenizer=byte", "--max-length=32", "--hidden-size=16", "--num-layers=1", "--num-heads=2"),
+    *("--ffn-size=32", "--embedding-size=0", "--epochs=1"),
+]
+
+
+@pytest.fixture
+def pairs_file(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.tsv"
+    rows = "".join(f"text %({n})s\tTexte %({n})s\n" for n in range(90))
+    path.write_text(f"source\ttarget\n{rows}one side\t\n")
+    return path
+
+
+def test_a_model_that_translates(pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["train", "--data", str(pairs_file), *WRITER], catch_exceptions=False)
+    assert load_checkpoint(tmp_path / "checkpoints" / "pairs-translate-nano-torch").config.task == "translate"
+    for word in ("chrF", "BLEU", "placeholders kept", "bits per byte"):
+        assert word in result.stdout
+    assert "90 sources have placeholders such as %(name)s; in 0 pairs" in result.stderr
+    assert "1 rows with an empty side were skipped" in result.stderr
+    assert "edgekit export" not in result.stderr  # not yet
+    found = json.loads(run(["train", "--data", str(pairs_file), *WRITER, "--json", "-o", str(tmp_path / "m")]))
+    assert "version:" in found["test"]["chrf_signature"]
+
+
+def test_what_other_tasks_do_not_take(pairs_file: Path) -> None:
+    translate = ["train", "--task=translate"]
+    assert "--task translate with --data ui-strings needs --target-language" in refusal(translate)
+    assert "say --target-language" in refusal([*translate, "--target-language=de", "--languages=de"])
+    assert "leave it out" in refusal([*translate, "--data", str(pairs_file), "--target-language=de"])
+    assert "unknown language to translate into" in refusal([*translate, "--target-language=xx"])
+    assert "did you mean translate" in refusal(["train", "--task=translation"])
+    assert "--teacher is not for --task translate" in refusal([*translate, "--target-language=de", "--teacher=x"])

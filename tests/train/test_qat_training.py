@@ -152,3 +152,5 @@ def test_divergence_is_seen_against_the_first_steps() -> None:
     assert after(calm + [0.6] * 20)
     assert not after([*calm, 3.0])  # one bad batch
     assert not after([2.0] * 40)
+    assert after([0.4] + [5000.0] * 25)  # at once
+    assert not after([0.4] + [9.0] * 40)
