@@ -178,7 +178,7 @@ def put_table(rows: list[dict[str, Any]]) -> None:
     texts = next((row["texts"] for row in rows if "texts" in row), 0)
     note = (
         f"Made by `{COMMAND}`: all-MiniLM-L6-v2 (22.7 M parameters), pooling and normalization in the graph, {LENGTH} "
-        f"tokens; mean cosine with PyTorch over {texts} texts (edgekit's own, many of them made to trip tokenizers up, "
+        f"tokens; mean cosine with PyTorch over {texts} texts (edgekit's own "
         "and Django's interface strings), and the order of 24 pairs of sentences by similarity. Core ML files were "
         f"evaluated on Linux by edgekit, not on Apple hardware. Not offered: {refused}."
     )

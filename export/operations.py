@@ -207,7 +207,9 @@ def count_parameters(program: Program) -> dict[str, WeightCount]:
     if program.framework == "torch":
         values = [(str(p.dtype).removeprefix("torch."), p.numel()) for p in program.module.parameters()]
     else:
-        values = [(str(w.dtype), int(np.prod(w.shape))) for w in program.module.trainable_weights]
+        values = [
+            (str(getattr(w.dtype, "name", w.dtype)), int(np.prod(w.shape))) for w in program.module.trainable_weights
+        ]
     counts: dict[str, WeightCount] = {}
     for dtype, elements in values:
         seen = counts.get(dtype, WeightCount(tensors=0, elements=0, bytes=0))
