@@ -82,8 +82,8 @@ def main() -> None:
         rows = [row for row in rows if row["model"] != name] + made
         rows.sort(key=lambda row: list(MODELS).index(row["model"]))
         tables.save_result("hf_zoo", COMMAND, rows)
+        put_table(rows)
         print(" | ".join(as_cells(name, rows)), flush=True)
-    put_table(rows)
 
 
 def saved_rows() -> list[dict[str, Any]]:
@@ -168,10 +168,12 @@ def put_table(rows: list[dict[str, Any]]) -> None:
     headers = ["model", *(f"{target} {scheme}" for target, schemes in CELLS.items() for scheme in schemes)]
     names = [name for name in MODELS if any(row["model"] == name for row in rows)]
     failed = [f"{MODELS[r['model']][0]}, {r['target']} {r['scheme']}: {r['why']}" for r in rows if not r["ok"]]
+    missing = [title for name, (title, _, _) in MODELS.items() if name not in names]
     note = (
         f"Made by `{COMMAND}`: random weights, max |Δ| of the logits in units of max(1, max |PyTorch|). "
         "Core ML files were evaluated on Linux by edgekit, not on Apple hardware. "
         + (f"Failed: {'; '.join(failed)}." if failed else "None failed.")
+        + (f" Not measured yet: {', '.join(missing)}." if missing else "")
     )
     tables.put_in_readme("hf_zoo", markdown_table(headers, [as_cells(name, rows) for name in names]), note)
 

@@ -69,9 +69,11 @@ def main() -> None:
     if "--check" in sys.argv:
         check_one_row()
         return
-    rows = [row for target, schemes in SCHEMES.items() for row in measure(target, schemes)]
-    tables.save_result("minilm", COMMAND, rows)
-    put_table(rows)
+    rows: list[dict[str, Any]] = []
+    for target, schemes in SCHEMES.items():
+        rows += measure(target, schemes)
+        tables.save_result("minilm", COMMAND, rows)
+        put_table(rows)
     missed = [f"{row['target']} {row['scheme']}: {row['problem']}" for row in rows if row["problem"]]
     if missed:
         raise SystemExit("\n".join(missed))
@@ -176,7 +178,7 @@ def put_table(rows: list[dict[str, Any]]) -> None:
     texts = next((row["texts"] for row in rows if "texts" in row), 0)
     note = (
         f"Made by `{COMMAND}`: all-MiniLM-L6-v2 (22.7 M parameters), pooling and normalization in the graph, {LENGTH} "
-        f"tokens; mean cosine with PyTorch over {texts} texts (edgekit's own, many of them made to trip tokenizers up, "
+        f"tokens; mean cosine with PyTorch over {texts} texts (edgekit's own "
         "and Django's interface strings), and the order of 24 pairs of sentences by similarity. Core ML files were "
         f"evaluated on Linux by edgekit, not on Apple hardware. Not offered: {refused}."
     )

@@ -16,6 +16,7 @@ from edgekit.export.jobs import Evidence, Job, JobDetails, JobResult, WeightCoun
 from edgekit.export.quantize.mixture import Mixture, mixture_of
 from edgekit.export.schemes import refusal
 from edgekit.export.targets import TARGETS
+from edgekit.export.unsupported import explain_failure
 from edgekit.extras import EXTRAS, installed_version
 from edgekit.program import Program, Signature, SourceRef
 from edgekit.proof.golden import Arrays, Golden, Step, read_golden, write_golden
@@ -54,9 +55,19 @@ def _convert(job: Job) -> JobResult:
         program = replace(program, signatures=job.signatures)
     if job.coreml:
         options["options"] = job.coreml
+
+    def write(path: Path) -> Evidence | None:
+        try:
+            return convert(program, path, scheme=job.scheme, **options)
+        except Exception as error:
+            explained = explain_failure(program, error)
+            if explained is error:
+                raise
+            raise explained from error
+
     return _write(
         job,
-        lambda path: convert(program, path, scheme=job.scheme, **options),
+        write,
         source_weights=count_parameters(program),
         signatures=program.signatures,
     )
@@ -196,7 +207,9 @@ def count_parameters(program: Program) -> dict[str, WeightCount]:
     if program.framework == "torch":
         values = [(str(p.dtype).removeprefix("torch."), p.numel()) for p in program.module.parameters()]
     else:
-        values = [(str(w.dtype), int(np.prod(w.shape))) for w in program.module.trainable_weights]
+        values = [
+            (str(getattr(w.dtype, "name", w.dtype)), int(np.prod(w.shape))) for w in program.module.trainable_weights
+        ]
     counts: dict[str, WeightCount] = {}
     for dtype, elements in values:
         seen = counts.get(dtype, WeightCount(tensors=0, elements=0, bytes=0))

@@ -35,7 +35,7 @@ SCHEMES: dict[str, dict[str, str]] = {
     "int8": {
         "tflite": "int8 weights by channel, int8 activations, integer arithmetic but for the mean's division; float32 "
         "logits",
-        "onnx": "int8 weights by channel, int8 inputs and outputs of matrix products; float32 norms and softmax",
+        "onnx": "int8 weights by channel, int8 inputs of matrix products; float32 norms and softmax",
     },
     "int8-weight": {
         "tflite": "int8 weights by channel, one scale for the token table; float32 arithmetic",
@@ -51,7 +51,7 @@ SCHEMES: dict[str, dict[str, str]] = {
     "int16x8": {
         "tflite": "int8 weights by channel, int16 activations, integer arithmetic but for squares in norms; float32 "
         "logits",
-        "onnx": "int8 weights by channel, int16 inputs and outputs of matrix products; float32 norms and softmax",
+        "onnx": "int8 weights by channel, int16 inputs of matrix products; float32 norms and softmax",
     },
     **{
         f"palette{bits}": {"coreml": f"each weight one of {2**bits} values of its matrix; float32 arithmetic"}

@@ -57,12 +57,16 @@ class Bisection:
 def bisect_bundle(bundle: Bundle, relative_tolerance: float) -> Bisection:
     """Find the first module of a bundle's source whose output the bundle's file does not compute.
 
-    Raises RefusedError for runtimes that keep no tensors, CheckpointError where the source is gone or was changed,
-    RunnerError where the file can't be run, MissingExtraError without PyTorch.
+    Raises RefusedError for runtimes that keep no tensors and for models of others, CheckpointError where the source is
+    gone or was changed, RunnerError where the file can't be run, MissingExtraError without PyTorch.
     """
     manifest = bundle.manifest
     if manifest.runtime not in RUNTIMES:
         raise RefusedError(f"{bundle.path}: --bisect takes TFLite, ONNX and Core ML bundles, not {manifest.target}")
+    if manifest.source.kind != "checkpoint":
+        raise RefusedError(
+            f"{bundle.path}: --bisect takes bundles of edgekit's own checkpoints, not {manifest.source.path}"
+        )
     require("torch", "the source's own tensors")
     step, number = _worst_step(bundle)
     tensors = _file_tensors(bundle, number)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import CheckpointError, RefusedError
+from edgekit.extras import require
 from edgekit.program import Framework, Program, Signature, SourceOptions, SourceRef, TensorSpec
 from edgekit.sources.checkpoint import SIGNATURE
 
@@ -79,6 +80,7 @@ def build_factory_program(source: SourceRef) -> Program:
     folder = Path(source.options.folder)
     if hashlib.sha256(_module_file(source.path, folder).read_bytes()).hexdigest() != source.sha256:
         raise CheckpointError(f"the module of {source.path} has changed since this export began; start it again")
+    _seed(source.framework)
     model = _call_factory(source.path, folder)
     return program_of(model, source.framework, [parse_input(text) for text in source.options.inputs], source.path)
 
@@ -124,6 +126,20 @@ def _module_file(named: str, folder: Path) -> Path:
     if spec and spec.origin and len(parts) == 1 and Path(spec.origin).is_file():
         return Path(spec.origin)
     raise CheckpointError(f"there is no module {'.'.join(parts)} in {folder} or among the installed packages")
+
+
+def _seed(framework: Framework) -> None:
+    """Let a function that draws weights draw the same ones in every worker: the reference's and the file's are two."""
+    if framework == "torch":
+        import random
+
+        import torch
+
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+    else:
+        require("keras", "building a Keras model").utils.set_random_seed(0)
 
 
 def _call_factory(named: str, folder: Path) -> Any:

@@ -4,6 +4,7 @@ Files are hostile until they have been looked into: nothing in one is run that i
 of Keras and TensorFlow themselves.
 """
 
+import builtins
 import hashlib
 import json
 import zipfile
@@ -189,7 +190,8 @@ def _check_keras(path: Path) -> None:
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is truncated or no .keras file") from error
     for name, module in _classes(config):
-        if name in _UNSAFE_LAYERS or not (module in _BUILTINS or module.startswith(_BUILTINS[1])):
+        unknown = not (module in _BUILTINS or module.startswith(_BUILTINS[1]))
+        if unknown or name in _UNSAFE_LAYERS or (module == "builtins" and hasattr(builtins, name)):
             raise RefusedError(
                 f"{path} needs {module}.{name}, which is not a class of Keras' own, or runs code: load it in a "
                 "function of yours and export package.module:function"

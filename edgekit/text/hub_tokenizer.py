@@ -40,6 +40,10 @@ class HubTokenizer:
         """Longest list of ids that `encode` returns."""
         return int((self._tokenizer.truncation or {})["max_length"])
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, without special tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
     def is_cut(self, text: str) -> bool:
         """Whether a text has more tokens than `encode` returns."""
         return bool(self._tokenizer.encode(text).overflowing)

@@ -18,6 +18,7 @@ from edgekit.proof.parity import OUTPUT, compare_outputs
 from edgekit.proof.replay import EVALUATED, is_evaluated, replay_steps
 from edgekit.report.quantization import AccuracyChange, ChangedText, SchemeGroup, SchemeRow
 from edgekit.statistics import summarize
+from edgekit.text.hub_tokenizer import HubTokenizer
 from edgekit.text.processor import Processor
 
 EXAMPLES = 8  # texts whose label changed, of each bundle
@@ -180,7 +181,8 @@ def _changed(bundle: Bundle, golden: Golden, produced: Golden) -> tuple[ChangedT
     ordered = sorted(changed.tolist(), key=lambda index: -_margin(before[index]))[:EXAMPLES]
     if not ordered or not (bundle.path / TOKENIZER).is_file():
         return ()
-    processor = Processor.load(bundle.path / TOKENIZER)
+    own = bundle.manifest.source.kind == "checkpoint"
+    processor = (Processor if own else HubTokenizer).load(bundle.path / TOKENIZER)
     return tuple(
         ChangedText(
             text=processor.decode(golden.steps[index].inputs["ids"].reshape(-1).tolist()),

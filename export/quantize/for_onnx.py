@@ -98,7 +98,8 @@ def _quantize_static(path: Path, nodes: Sequence[str], scheme: str, calibration:
     """Matrix products between QuantizeLinear and DequantizeLinear; norms, softmax and the mask stay in float32.
 
     With all operators quantized, among them the addition of the mask's -1e4, models of 5 and 10 languages lost 2.6 and
-    2.7 points of accuracy.
+    2.7 points of accuracy. What products give stays in float32 too: channels with large values stretch its range
+    (all-MiniLM-L6-v2: a mean cosine of 0.91 with it in int8, 0.98 without, in the same time).
     """
     if nodes:
         quantize_static(
@@ -110,6 +111,7 @@ def _quantize_static(path: Path, nodes: Sequence[str], scheme: str, calibration:
             per_channel=True,
             activation_type=QuantType.QInt16 if scheme == "int16x8" else QuantType.QInt8,
             weight_type=QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": _PRODUCTS},
         )
 
 
