@@ -104,7 +104,7 @@ def _content(step: Step) -> list[bytes]:
     mask = step.inputs.get("mask")
     if mask is None:
         return [step.inputs[name].tobytes() for name in sorted(step.inputs)]
-    real = np.asarray(mask).ravel() > 0
+    real = np.asarray(mask, dtype=np.float32).ravel() > 0
     others = [np.asarray(step.inputs[name]).ravel() for name in sorted(step.inputs) if name != "mask"]
     return [str(real.sum()).encode(), *(values[real].tobytes() for values in others)]
 
