@@ -113,7 +113,8 @@ def _take(candidate: Candidate, kept: dict[str, Any]) -> None:
 def with_texts(bundle: Bundle, texts: Texts, reference: NDArray[np.float64], folder: Path) -> Bundle:
     """The same bundle with the timed texts as golden data, each in the smallest signature that holds it."""
     leave = shutil.ignore_patterns(GOLDEN, MANIFEST, MANIFEST_SUM, LOG)
-    shutil.copytree(bundle.path, folder, ignore=leave, dirs_exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(bundle.path, folder, ignore=leave)
     steps = tuple(_step(bundle, ids, answer) for ids, answer in zip(texts.ids, reference, strict=True))
     write_golden(folder / GOLDEN, Golden(steps=steps, labels=np.full(len(steps), -1, np.int32)))
     manifest = bundle.manifest
