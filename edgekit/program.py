@@ -34,7 +34,7 @@ class TensorSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    dtype: Literal["int32", "float32"]
+    dtype: Literal["int32", "int64", "float32", "float16", "int8"]
     shape: tuple[int, ...]
 
 
@@ -42,8 +42,8 @@ class Signature(BaseModel):
     """One entry point of a program, as callers of the exported file see it.
 
     `method` is the method of the source module that it runs; `states` maps an input to the output that replaces
-    it in the next call (a KV cache). With `dynamic_length`, axis 1 of every input may be anything up to what its shape
-    says.
+    it in the next call of any signature (a KV cache), `given` one to the output of the signature `encode` that fills it
+    for a whole generation. With `dynamic_length`, axis 1 of every input may be anything up to what its shape says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +53,7 @@ class Signature(BaseModel):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     states: dict[str, str] = {}
+    given: dict[str, str] = {}
     dynamic_length: bool = False
 
 

@@ -130,7 +130,7 @@ def _write(
 def _reference(job: Job) -> JobResult:
     program = open_source(_source(job), length=job.length)
     given = read_golden(Path(str(job.steps)))
-    run = _torch_runner(program) if program.framework == "torch" else _tensorflow_runner(program)
+    run = program_runner(program)
     steps = tuple(
         Step(signature=step.signature, inputs=step.inputs, outputs=run(step.signature, step.inputs))
         for step in given.steps
@@ -146,7 +146,7 @@ def _prepare(job: Job) -> JobResult:
 
     source = _source(job)
     program = open_source(source, length=job.length)
-    run = _torch_runner(program) if program.framework == "torch" else _tensorflow_runner(program)
+    run = program_runner(program)
     texts = Texts.model_validate_json(Path(str(job.texts)).read_bytes())
     steps = prepare(source, program, texts, run, Path(job.output))
     details = JobDetails(source_weights=count_parameters(program), steps=steps)
@@ -167,6 +167,11 @@ def _score(job: Job) -> JobResult:
     output = Path(job.output)
     score_candidates(scorer, job.candidates, output, timed=job.timed)
     return JobResult(ok=True, files=(output.name,), tools=tool_versions(job))
+
+
+def program_runner(program: Program) -> Callable[[str, Arrays], Arrays]:
+    """What calls a signature of a live program, by name, with inputs and outputs as arrays."""
+    return _torch_runner(program) if program.framework == "torch" else _tensorflow_runner(program)
 
 
 def _torch_runner(program: Program) -> Callable[[str, Arrays], Arrays]:
