@@ -21,7 +21,7 @@ SHORTEST = 2
 
 
 def check_writer(checkpoint: Checkpoint, what: str) -> None:
-    """Raise RefusedError, naming what is asked for, for a classifier; CheckpointError where there is nothing to write."""
+    """Raise RefusedError, naming what is asked for, for a classifier, CheckpointError for one too small."""
     if checkpoint.config.task == "classify":
         raise RefusedError(f"{what} takes models that write; {checkpoint.name} was trained with --task classify")
     check_context(checkpoint.config, checkpoint.name)
