@@ -30,7 +30,14 @@ def import_runtime(runtime: str) -> Any:
 
 
 def load(runtime: Any, job: RunnerJob) -> Backend:
-    """Load a file; raises onnxruntime's own errors for what it refuses, AcceleratorError where a provider does."""
+    """Load a file, or a folder of an encoder and a decoder.
+
+    Raises onnxruntime's own errors for what it refuses, AcceleratorError where a provider does.
+    """
+    if Path(job.model).is_dir():
+        from .backend_onnx_folder import OnnxFolderBackend
+
+        return OnnxFolderBackend(runtime, job)
     return OnnxBackend(runtime, job)
 
 
@@ -71,7 +78,12 @@ class OnnxBackend(Backend):
         """States as ONNX Runtime's values."""
         from .session_onnxruntime import OnnxSession
 
-        return OnnxSession(self, self._runtime, self._session)
+        return OnnxSession(self, self._runtime, {UNNAMED: self._session})
+
+    @property
+    def inference(self) -> Any:
+        """The runtime's own session."""
+        return self._session
 
     def assignment(self) -> dict[str, Any]:
         """The operators that each provider took; from the log of another session where that tells of more nodes.
@@ -90,16 +102,20 @@ class OnnxBackend(Backend):
 
     def profile(self, call: Call, runs: int) -> dict[str, Any]:
         """The mean time of each node over the runs, from the profile that the session writes."""
-        if not self._profiling:
-            raise RunError("refused", "the session was made without profiling")
         for _ in range(runs):
             call.run()
+        return {"format": "onnxruntime", "nodes": self.end_profile()}
+
+    def end_profile(self) -> list[list[Any]]:
+        """[name, kind, provider, mean ms] of each node that ran; raises RunError("refused") without profiling."""
+        if not self._profiling:
+            raise RunError("refused", "the session was made without profiling")
         path = Path(self._session.end_profiling())
         try:
             events = json.loads(path.read_text(encoding="utf-8"))
         finally:
             path.unlink()
-        return {"format": "onnxruntime", "nodes": _node_times(events)}
+        return _node_times(events)
 
 
 def _count(parts: list[list[Any]]) -> int:

@@ -2,7 +2,7 @@
 
 `position` among them is a cache of fixed length: the first n-1 tokens of a prompt go through signatures for several at
 once, the last through that which gives logits. `attention_mask` or `position_ids` is a cache that grows: the prompt
-goes through in one call. `source_ids` is an encoder's, which runs once for a text.
+goes through in one call. A signature without a cache that gives one is an encoder, which runs once for a text.
 """
 
 from functools import lru_cache
@@ -10,12 +10,15 @@ from typing import Any, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from .backend import Backend, Signature
+from .backend import Backend, Port, Signature
 from .failures import RunError, first_line
-from .session import Session, State, longest_text, open_session, past_names
+from .session import Session, State, longest_text, open_session, past_names, present_names
 from .steps import Arrays
 
 _IDS = ("ids", "input_ids")
+#: inputs of an encoder, in files of edgekit's own and in those with Optimum's names; the mask as a decoder takes it
+SOURCE_IDS, SOURCE_MASKS = ("source_ids", "input_ids"), ("source_mask", "attention_mask")
+GIVEN_MASKS = ("source_mask", "encoder_attention_mask")
 #: what a call costs beside its tokens, in tokens: the weights are read once whatever their number
 _CALL_COST = 12
 
@@ -52,7 +55,7 @@ class Writer:
         self.vocab_size = self._signatures[self._decode].outputs["logits"].shape[-1]
         self.source_length: Optional[int] = None
         if self._encode is not None:
-            self.source_length = self._signatures[self._encode].inputs["source_ids"].shape[1]
+            self.source_length = _port_of(self._signatures[self._encode], SOURCE_IDS).shape[1]
 
     @property
     def translates(self) -> bool:
@@ -126,13 +129,13 @@ class Writer:
         length = self.source_length or len(source)
         ids, mask = np.zeros((1, length), np.int64), np.zeros((1, length), np.int64)
         ids[0, : len(source)], mask[0, : len(source)] = source, 1
-        ports = {name: port for known in self._signatures.values() for name, port in known.inputs.items()}
-        given = {
-            name: np.asarray(value, ports[name].dtype)
-            for name, value in (("source_ids", ids), ("source_mask", mask))
-            if name in ports
+        encode, decode = self._signatures[self._encode].inputs, self._signatures[self._decode].inputs
+        taken = {
+            name: np.asarray(ids if name in SOURCE_IDS else mask, encode[name].dtype)
+            for name in (*SOURCE_IDS, *SOURCE_MASKS)
+            if name in encode
         }
-        taken = {name: given[name] for name in self._signatures[self._encode].inputs}
+        given = {name: np.asarray(mask, decode[name].dtype) for name in GIVEN_MASKS if name in decode}
         _, state = self._run(self._encode, taken, state, "reading the source text")
         return given, state
 
@@ -176,7 +179,13 @@ class Writer:
 
 
 def _is_encoder(signature: Signature) -> bool:
-    return "source_ids" in signature.inputs and not past_names(signature)
+    """Whether it takes a text alone and gives what a decoder goes on from."""
+    states = present_names(signature)
+    return bool(states) and not past_names(signature) and any(name in signature.inputs for name in SOURCE_IDS)
+
+
+def _port_of(signature: Signature, names: Sequence[str]) -> Port:
+    return next(signature.inputs[name] for name in names if name in signature.inputs)
 
 
 def _value(name: str, ids: list[int], count: int) -> Any:

@@ -9,8 +9,6 @@ from edgekit.program import BATCH, COUNT, PAST, SOURCE, TOTAL, Signature, Tensor
 from edgekit.sources.writers import DECODE, ENCODE, cache_names
 
 BEGIN = "begin"
-#: signature → file of an encoder–decoder's folder, as Optimum names them
-FILES = {ENCODE: "encoder_model.onnx", BEGIN: "decoder_model.onnx", DECODE: "decoder_with_past_model.onnx"}
 
 
 def growing_signatures(config: TransformerConfig) -> tuple[Signature, ...]:
