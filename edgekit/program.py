@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict
 Framework = Literal["torch", "tensorflow"]
 #: the axis of a dynamic length, in files that name their axes
 LENGTH = "length"
+#: the free axes of a growing cache, as Optimum names them: texts, new tokens, tokens kept, both together, the source's
+BATCH, COUNT, PAST, TOTAL = "batch_size", "sequence_length", "past_sequence_length", "total_sequence_length"
+SOURCE = "encoder_sequence_length"
 FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
 #: what edgekit's own models are for: the encoder, the decoder, the encoder–decoder
 ModelTask = Literal["classify", "generate", "translate"]
@@ -29,13 +32,14 @@ Pooling = Literal["none", "mean", "cls", "max"]
 
 
 class TensorSpec(BaseModel):
-    """Name, element type and shape of one input or output."""
+    """Name, element type and shape of one input or output; `axes` names those free up to what `shape` says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     dtype: Literal["int32", "int64", "float32", "float16", "int8"]
     shape: tuple[int, ...]
+    axes: dict[int, str] = {}
 
 
 class Signature(BaseModel):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekit.program import LENGTH, Program, Signature, argument_name
+from edgekit.program import COUNT, LENGTH, PAST, TOTAL, Program, Signature, argument_name
 
 
 class SignatureModule(nn.Module):
@@ -27,16 +27,37 @@ class SignatureModule(nn.Module):
 
 
 def example_inputs(signature: Signature) -> dict[str, Tensor]:
-    """Inputs of the signature's shapes and dtypes by argument name, all ones: valid ids, a mask that hides nothing."""
+    """Inputs of the signature's shapes and dtypes by argument name, all ones: valid ids, a mask that hides nothing.
+
+    Axes that are free get small sizes, none of which is another's, but for those that are the sum of two.
+    """
+    sizes = free_sizes(signature)
     return {
-        argument_name(spec.name): torch.ones(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in signature.inputs
+        argument_name(spec.name): torch.ones(
+            [sizes.get(spec.axes.get(axis, ""), size) for axis, size in enumerate(spec.shape)],
+            dtype=getattr(torch, spec.dtype),
+        )
+        for spec in signature.inputs
     }
+
+
+def free_sizes(signature: Signature) -> dict[str, int]:
+    """A size for each free axis: 2 of a batch, 3, 4, … of others; the total of a growing cache is past and new."""
+    names = dict.fromkeys(name for spec in signature.inputs for name in spec.axes.values())
+    sizes = {name: place + 2 for place, name in enumerate(names)}
+    if TOTAL in sizes:
+        sizes[TOTAL] = sizes[PAST] + sizes[COUNT]
+    return sizes
 
 
 def captured(program: Program, signature: Signature) -> Any:
     """The signature as a `torch.export.ExportedProgram`, without the source lines of the machine it was made on."""
     module = SignatureModule(program, signature).eval()
     given = example_inputs(signature)
+    if any(spec.axes for spec in signature.inputs):
+        free = tuple(dict.fromkeys(spec.axes, torch.export.Dim.DYNAMIC) for spec in signature.inputs)
+        exported = torch.export.export(module, tuple(given.values()), dynamic_shapes=(free,), strict=False)
+        return without_stack_traces(exported)
     if not signature.dynamic_length:
         return without_stack_traces(torch.export.export(module, (), kwargs=given, strict=False))
     # By position: torch 2.13 does not match sizes with keyword arguments of a forward that takes any.

@@ -5,7 +5,6 @@ Tensors are flat: `past_key_values.I.key` and `.value` go in, `present.I.key` an
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError, RefusedError
@@ -90,7 +89,7 @@ def input_names(signatures: Sequence[Signature]) -> dict[str, tuple[str, ...]]:
     return {each.method: tuple(spec.name for spec in each.inputs) for each in signatures}
 
 
-def cache_names(prefix: str, count: int, side: Literal["", "decoder.", "encoder."] = "") -> tuple[str, ...]:
+def cache_names(prefix: str, count: int, side: str = "") -> tuple[str, ...]:
     """The names of the cache of `count` layers as Optimum has them: `present.0.key`, `present.0.encoder.value`."""
     return tuple(f"{prefix}.{index}.{side}{part}" for index in range(count) for part in ("key", "value"))
 
@@ -151,7 +150,7 @@ def _logits(config: TransformerConfig) -> TensorSpec:
     return TensorSpec(name="logits", dtype="float32", shape=(1, 1, config.vocab_size))
 
 
-def _cache(config: TransformerConfig, prefix: str, side: Literal["", "decoder."] = "") -> tuple[TensorSpec, ...]:
+def _cache(config: TransformerConfig, prefix: str, side: str = "") -> tuple[TensorSpec, ...]:
     return _tensors(cache_names(prefix, config.decoder_layers, side), config)
 
 

@@ -29,6 +29,16 @@ class FlatDecoder(nn.Module):
         logits, cache = self.model.cached(ids, position, _pairs(past))
         return logits, *_flat(cache)
 
+    def step(self, ids: Tensor, position: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        """Return logits [1, 1, vocab] of the token after the last of ids [1, n], and the cache with them in it."""
+        logits, cache = self.model.cached(ids, position, _pairs(past), last=True)
+        return logits, *_flat(cache)
+
+    def grow(self, ids: Tensor, mask: Tensor, places: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        """Return logits [batch, n, vocab] and the longer cache, as `Decoder.grown`."""
+        logits, cache = self.model.grown(ids, mask, places, _pairs(past))
+        return logits, *_flat(cache)
+
 
 class FlatEncoderDecoder(nn.Module):
     """An EncoderDecoder; inputs come by position, or by the names that its signatures give them."""
@@ -36,6 +46,7 @@ class FlatEncoderDecoder(nn.Module):
     def __init__(self, model: EncoderDecoder, names: Mapping[str, tuple[str, ...]]) -> None:
         super().__init__()
         self.model, self.names = model, names
+        self._memory = 2 * model.config.num_decoder_blocks  # tensors of it
 
     def encode(self, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, ...]:
         """Return keys and values of the source for each decoder block."""
@@ -45,9 +56,25 @@ class FlatEncoderDecoder(nn.Module):
     def decode(self, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, ...]:
         """Return logits [1, 1, vocab] of the token after ids [1, 1], and the decoder's cache with them in it."""
         ids, position, source_mask, *caches = _values(self.names["decode"], args, kwargs)
-        blocks = 2 * self.model.config.num_decoder_blocks
-        memory, past = _pairs(caches[:blocks]), _pairs(caches[blocks:])
+        memory, past = _pairs(caches[: self._memory]), _pairs(caches[self._memory :])
         logits, cache = self.model.cached(ids, position, source_mask, memory, past)
+        return logits, *_flat(cache)
+
+    def read(self, source_ids: Tensor, source_mask: Tensor) -> tuple[Tensor, ...]:
+        """Return the encoder's last hidden state, and what `encode` gives."""
+        hidden = self.model.read(source_ids, source_mask)
+        return hidden, *_flat(self.model.memory_of(hidden))
+
+    def begin(self, source_mask: Tensor, ids: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
+        """Return logits [batch, n, vocab] of texts that begin with ids, the decoder's cache, and the source's."""
+        memory = self.model.memory_of(hidden)
+        logits, cache = self.model.grown(ids, source_mask, memory, self.model.no_cache(ids.shape[0]))
+        return logits, *_flat(cache), *_flat(memory)
+
+    def grow(self, source_mask: Tensor, ids: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
+        """Return logits [batch, n, vocab] and the decoder's longer cache, as `EncoderDecoder.grown`."""
+        past, memory = _pairs(caches[: -self._memory]), _pairs(caches[-self._memory :])
+        logits, cache = self.model.grown(ids, source_mask, memory, past)
         return logits, *_flat(cache)
 
 
