@@ -148,7 +148,13 @@ class Writer:
             raise RunError("bad-input", "the file takes no source text: it does not translate")
         for what, found, longest in (("prompt", ids, self.longest), ("source text", source, self.source_length)):
             if longest is not None and len(found) > longest:
-                raise RunError("bad-input", f"the {what} has {len(found)} tokens, the file reads {longest} at most")
+                way = (
+                    "; --on-long-prompt slide forgets the oldest"
+                    if what == "prompt"
+                    else ": shorten it, or cut it in two"
+                )
+                message = f"the {what} has {len(found)} tokens, the model reads {longest} at most{way}"
+                raise RunError("bad-input", message)
             outside = [token for token in found if not 0 <= token < (self.vocab_size or 1 << 31)]
             if outside:
                 raise RunError(
