@@ -35,7 +35,6 @@ from .memory import Memory
 from .replay import replay
 from .steps import Step, read_steps, write_outputs
 from .threads import pin
-from .writer import Writer
 
 _USAGE = "usage: python3 -m runner JOB.json [--cold]\n"
 
@@ -83,7 +82,7 @@ def _run(job: RunnerJob, events: Events, started: Optional[int]) -> None:
         "loaded", runtime=job.runtime, version=backend.version, signatures=described, load_s=round(load_ms / 1e3, 4)
     )
     if texts is not None:
-        generate(Writer(backend), texts, events)
+        generate(backend, texts, events)
         events.emit("done", steps=len(texts.prompts))
         return
     steps = read_steps(job.steps)
