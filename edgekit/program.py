@@ -61,6 +61,11 @@ class Signature(BaseModel):
     dynamic_length: bool = False
 
 
+def argument_name(name: str) -> str:
+    """The name of an input as Python can have it: torch 2.13 writes keyword arguments into source code as they are."""
+    return name.replace(".", "_")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Program:
     """A live module of one framework and the signatures to export; all that an exporter knows.

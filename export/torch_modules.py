@@ -5,33 +5,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekit.program import COUNT, LENGTH, PAST, TOTAL, Program, Signature
+from edgekit.program import COUNT, LENGTH, PAST, TOTAL, Program, Signature, argument_name
 
 
 class SignatureModule(nn.Module):
-    """Runs one signature of a program: positional inputs in the signature's order, outputs as {name: tensor}."""
+    """Runs one signature of a program: inputs in its order or by argument name, outputs as {name: tensor}."""
 
     def __init__(self, program: Program, signature: Signature) -> None:
         super().__init__()
         self.module: nn.Module = program.module
         self.method = signature.method
+        self.input_names = {argument_name(spec.name): spec.name for spec in signature.inputs}
         self.output_names = tuple(spec.name for spec in signature.outputs)
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> dict[str, Tensor]:
         """Call the method; its single output or its tuple of outputs gets the signature's names."""
-        outputs = getattr(self.module, self.method)(*args, **kwargs)
+        named = {self.input_names.get(name, name): value for name, value in kwargs.items()}
+        outputs = getattr(self.module, self.method)(*args, **named)
         values = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
         return dict(zip(self.output_names, values, strict=True))
 
 
 def example_inputs(signature: Signature) -> dict[str, Tensor]:
-    """Inputs of the signature's shapes and dtypes, all ones: valid ids, and a mask that hides nothing.
+    """Inputs of the signature's shapes and dtypes by argument name, all ones: valid ids, a mask that hides nothing.
 
     Axes that are free get small sizes, none of which is another's, but for those that are the sum of two.
     """
     sizes = free_sizes(signature)
     return {
-        spec.name: torch.ones(
+        argument_name(spec.name): torch.ones(
             [sizes.get(spec.axes.get(axis, ""), size) for axis, size in enumerate(spec.shape)],
             dtype=getattr(torch, spec.dtype),
         )
