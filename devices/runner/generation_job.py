@@ -3,6 +3,7 @@
 import time
 from typing import Any, NamedTuple, Optional, Protocol
 
+from .backend import Backend
 from .failures import RunError
 from .generation import Generation, Prompt, write
 from .sampling import Sampling
@@ -23,18 +24,22 @@ _FIELDS: dict[str, tuple[Any, float, float]] = {
 
 
 class GenerationJob(NamedTuple):
-    """Prompts, how to write, and whether each token is told of as it is chosen."""
+    """Prompts, how to write, and whether each token is told of as it is chosen.
+
+    `context` is how many tokens the model reads, where the file does not say so itself.
+    """
 
     prompts: tuple[Prompt, ...]
     generation: Generation
     stream: bool
+    context: Optional[int] = None
 
 
 def parse_generation(fields: Any) -> GenerationJob:
     """Check the `generation` of a decoded job; raises RunError("bad-job") naming the field.
 
-    {"prompts": [{"ids": […], "source": […]}, …], "stream": bool, "stop_ids": […], "long_prompt": refuse or slide} and
-    the numbers of `Generation` and `Sampling`.
+    {"prompts": [{"ids": […], "source": […]}, …], "stream": bool, "context": null or a number, "stop_ids": […],
+    "long_prompt": refuse or slide} and the numbers of `Generation` and `Sampling`.
     """
     if not isinstance(fields, dict):
         raise RunError("bad-job", "the job lacks 'generation'")
@@ -45,6 +50,9 @@ def parse_generation(fields: Any) -> GenerationJob:
     stream, long_prompt = given.pop("stream", True), given.pop("long_prompt", "refuse")
     if long_prompt not in _LONG_PROMPT:
         raise RunError("bad-job", f"unknown long_prompt {long_prompt!r}: known are {', '.join(_LONG_PROMPT)}")
+    context = given.pop("context", None)
+    if context is not None and (type(context) is not int or context < 1):
+        raise RunError("bad-job", "the job's 'context' must be a number of tokens")
     stop_ids = _ids("stop_ids", given.pop("stop_ids", []))
     numbers = {name: _number(name, value) for name, value in given.items()}
     sampling = {name: numbers.pop(name) for name in Sampling._fields if name in numbers}
@@ -52,6 +60,7 @@ def parse_generation(fields: Any) -> GenerationJob:
         tuple(_prompt(prompt) for prompt in prompts),
         Generation(stop_ids=stop_ids, long_prompt=long_prompt, sampling=Sampling(**sampling), **numbers),
         bool(stream),
+        context,
     )
 
 
@@ -62,8 +71,9 @@ class Teller(Protocol):
         """Take one event."""
 
 
-def generate(writer: Writer, job: GenerationJob, events: Teller) -> None:
+def generate(backend: Backend, job: GenerationJob, events: Teller) -> None:
     """Go on from each prompt, and emit `token` for each token and `written` for each text."""
+    writer = Writer(backend, job.context)
     for number, prompt in enumerate(job.prompts):
         began = time.perf_counter_ns()
         spent: list[int] = []

@@ -10,7 +10,7 @@ from .steps import Arrays
 
 
 class OnnxSession(Session):
-    """Calls inference sessions, one for each signature, with OrtValues."""
+    """Calls inference sessions with OrtValues."""
 
     def __init__(self, backend: Backend, runtime: Any, sessions: dict[str, Any]) -> None:
         super().__init__(backend)

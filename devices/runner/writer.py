@@ -2,7 +2,7 @@
 
 `position` among them is a cache of fixed length: the first n-1 tokens of a prompt go through signatures for several at
 once, the last through that which gives logits. `attention_mask` or `position_ids` is a cache that grows: the prompt
-goes through in one call. A signature without a cache that gives one is an encoder, which runs once for a text.
+goes through in one call. A signature that gives states and takes none is an encoder, which runs once for a text.
 """
 
 from functools import lru_cache
@@ -10,15 +10,15 @@ from typing import Any, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from .backend import Backend, Port, Signature
+from .backend import Backend, Signature
 from .failures import RunError, first_line
 from .session import Session, State, longest_text, open_session, past_names, present_names
 from .steps import Arrays
 
 _IDS = ("ids", "input_ids")
-#: inputs of an encoder, in files of edgekit's own and in those with Optimum's names; the mask as a decoder takes it
-SOURCE_IDS, SOURCE_MASKS = ("source_ids", "input_ids"), ("source_mask", "attention_mask")
-GIVEN_MASKS = ("source_mask", "encoder_attention_mask")
+#: ids and mask of an encoder, and what a decoder calls the latter
+_SOURCE = (("source_ids", "source_mask"), ("input_ids", "attention_mask"))
+_SOURCE_MASKS = ("source_mask", "encoder_attention_mask")
 #: what a call costs beside its tokens, in tokens: the weights are read once whatever their number
 _CALL_COST = 12
 
@@ -38,24 +38,27 @@ class Reading(NamedTuple):
 class Writer:
     """A loaded file that writes.
 
-    `longest` is how many tokens it reads at most, None where the cache grows; `source_length` the longest source text
-    of one that translates, else None.
+    `longest` is how many tokens it reads at most, `source_length` how many of a text to translate: what the file says,
+    or `context` where it takes any.
 
     Raises RunError("load-failed") for a file that does not write, or whose cache does not fit together.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, context: Optional[int] = None) -> None:
         self.session: Session = open_session(backend)
         self._signatures = backend.signatures
         self._decode = self._find_decode()
         self._ids = next(name for name in _IDS if name in self._signatures[self._decode].inputs)
         self._prefill = self._find_prefill()
-        self._encode = next((n for n, known in self._signatures.items() if _is_encoder(known)), None)
-        self.longest = longest_text(self.session.states)
+        self._encode = next((n for n, known in self._signatures.items() if is_encoder(known)), None)
+        self.longest = longest_text(self.session.states) or context
         self.vocab_size = self._signatures[self._decode].outputs["logits"].shape[-1]
-        self.source_length: Optional[int] = None
+        self._padded_source: Optional[int] = None
         if self._encode is not None:
-            self.source_length = _port_of(self._signatures[self._encode], SOURCE_IDS).shape[1]
+            inputs = self._signatures[self._encode].inputs
+            self._source, self._mask = next(names for names in _SOURCE if names[0] in inputs)
+            self._padded_source = inputs[self._source].shape[1]
+        self.source_length = self._padded_source or context
 
     @property
     def translates(self) -> bool:
@@ -126,18 +129,14 @@ class Writer:
         state = self.session.begin()
         if self._encode is None:
             return {}, state
-        length = self.source_length or len(source)
+        length = self._padded_source or len(source)
         ids, mask = np.zeros((1, length), np.int64), np.zeros((1, length), np.int64)
         ids[0, : len(source)], mask[0, : len(source)] = source, 1
-        encode, decode = self._signatures[self._encode].inputs, self._signatures[self._decode].inputs
-        taken = {
-            name: np.asarray(ids if name in SOURCE_IDS else mask, encode[name].dtype)
-            for name in (*SOURCE_IDS, *SOURCE_MASKS)
-            if name in encode
-        }
-        given = {name: np.asarray(mask, decode[name].dtype) for name in GIVEN_MASKS if name in decode}
+        ports = self._signatures[self._encode].inputs
+        taken = {name: value.astype(ports[name].dtype) for name, value in ((self._source, ids), (self._mask, mask))}
         _, state = self._run(self._encode, taken, state, "reading the source text")
-        return given, state
+        ports = self._signatures[self._decode].inputs
+        return {name: mask.astype(ports[name].dtype) for name in _SOURCE_MASKS if name in ports}, state
 
     def _check(self, ids: Sequence[int], source: Sequence[int]) -> None:
         if not ids:
@@ -184,14 +183,10 @@ class Writer:
         return found
 
 
-def _is_encoder(signature: Signature) -> bool:
-    """Whether it takes a text alone and gives what a decoder goes on from."""
-    states = present_names(signature)
-    return bool(states) and not past_names(signature) and any(name in signature.inputs for name in SOURCE_IDS)
-
-
-def _port_of(signature: Signature, names: Sequence[str]) -> Port:
-    return next(signature.inputs[name] for name in names if name in signature.inputs)
+def is_encoder(signature: Signature) -> bool:
+    """Whether a signature reads a source text: it gives states, and takes none."""
+    takes = any(ids in signature.inputs for ids, _ in _SOURCE)
+    return takes and not past_names(signature) and bool(present_names(signature)) and "logits" not in signature.outputs
 
 
 def _value(name: str, ids: list[int], count: int) -> Any:

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.devices.runner.__main__ import run_process
-from edgekit.devices.runner.backend import Backend, Call, Port, Signature, nothing
+from edgekit.devices.runner.__main__ import main
+from edgekit.devices.runner.backend import Backend, Call, Port, Runtime, Signature, nothing
 from edgekit.devices.runner.failures import RunError
 from edgekit.devices.runner.job import RunnerJob
 from edgekit.mil.__main__ import described_ports, run_step
@@ -39,7 +39,8 @@ def _signature(evaluator: Any, function: str) -> Signature:
     return Signature(inputs, outputs)
 
 
-def _load(job: RunnerJob) -> Backend:
+def load(runtime: None, job: RunnerJob) -> Backend:
+    """Load a package; raises RunError for what the evaluator refuses."""
     try:
         return EvaluatedBackend(Path(job.model))
     except MilError as error:
@@ -48,4 +49,4 @@ def _load(job: RunnerJob) -> Backend:
 
 if __name__ == "__main__":
     hide_frameworks()
-    sys.exit(run_process(sys.argv[1:], _load))
+    sys.exit(main(sys.argv[1:], lambda job: Runtime(sys.modules[__name__], None)))
