@@ -95,7 +95,7 @@ class Writer:
         whole = self._signatures[self._decode].inputs[self._ids].shape[1] or len(ids)
         first, last = ids[: len(ids) - whole], ids[len(ids) - whole :]
         count, state = before.length, before.state
-        for size in _chunks(len(first), tuple(sorted(self._prefill)), (self.longest or len(ids)) - count):
+        for size in plan_chunks(len(first), tuple(sorted(self._prefill)), (self.longest or len(ids)) - count):
             part, first = first[:size], first[size:]
             padded = part + [0] * (size - len(part))
             _, state = self._call(self._prefill[size], padded, before._replace(state=state, length=count), owned=owned)
@@ -202,7 +202,7 @@ def _value(name: str, ids: list[int], count: int) -> Any:
     return None
 
 
-def _chunks(count: int, sizes: tuple[int, ...], room: int) -> list[int]:
+def plan_chunks(count: int, sizes: tuple[int, ...], room: int) -> list[int]:
     """The sizes of the calls that read `count` tokens at the least cost; the last may be longer than what is left.
 
     None of them goes beyond the `room` in the cache, where writing more would move what is there.
@@ -212,7 +212,7 @@ def _chunks(count: int, sizes: tuple[int, ...], room: int) -> list[int]:
     while count > 2 * largest and largest > 1:  # the rest is chosen with care
         chosen.append(largest)
         count, room = count - largest, room - largest
-    return chosen + list(_cheapest(count, sizes, room)[1])
+    return sorted([*chosen, *_cheapest(count, sizes, room)[1]], reverse=True)
 
 
 @lru_cache(maxsize=4096)
