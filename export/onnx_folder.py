@@ -12,7 +12,7 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from edgekit.errors import BundleError
 from edgekit.sources.writers import DECODE, ENCODE
-from edgekit.sources.writers_growing import BEGIN
+from edgekit.sources.writers_onnx import BEGIN
 
 #: signature → file, as Optimum names them; the runner knows those that it loads
 FILES = {ENCODE: "encoder_model.onnx", BEGIN: "decoder_model.onnx", DECODE: "decoder_with_past_model.onnx"}
