@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Optional, Protocol
 from .failures import RunError
 from .generation import Generation, Prompt, write
 from .sampling import Sampling
+from .scoring import score
 from .writer import Writer
 
 _LONG_PROMPT = ("refuse", "slide")
@@ -23,18 +24,19 @@ _FIELDS: dict[str, tuple[Any, float, float]] = {
 
 
 class GenerationJob(NamedTuple):
-    """Prompts, how to write, and whether each token is told of as it is chosen."""
+    """Prompts, how to write, and whether each token is told of as it is chosen; or texts to score."""
 
     prompts: tuple[Prompt, ...]
     generation: Generation
     stream: bool
+    score: bool = False
 
 
 def parse_generation(fields: Any) -> GenerationJob:
     """Check the `generation` of a decoded job; raises RunError("bad-job") naming the field.
 
-    {"prompts": [{"ids": […], "source": […]}, …], "stream": bool, "stop_ids": […], "long_prompt": refuse or slide} and
-    the numbers of `Generation` and `Sampling`.
+    {"prompts": [{"ids": […], "source": […]}, …], "stream": bool, "score": bool, "stop_ids": […], "long_prompt":
+    refuse or slide} and the numbers of `Generation` and `Sampling`.
     """
     if not isinstance(fields, dict):
         raise RunError("bad-job", "the job lacks 'generation'")
@@ -45,6 +47,7 @@ def parse_generation(fields: Any) -> GenerationJob:
     stream, long_prompt = given.pop("stream", True), given.pop("long_prompt", "refuse")
     if long_prompt not in _LONG_PROMPT:
         raise RunError("bad-job", f"unknown long_prompt {long_prompt!r}: known are {', '.join(_LONG_PROMPT)}")
+    scored = bool(given.pop("score", False))
     stop_ids = _ids("stop_ids", given.pop("stop_ids", []))
     numbers = {name: _number(name, value) for name, value in given.items()}
     sampling = {name: numbers.pop(name) for name in Sampling._fields if name in numbers}
@@ -52,6 +55,7 @@ def parse_generation(fields: Any) -> GenerationJob:
         tuple(_prompt(prompt) for prompt in prompts),
         Generation(stop_ids=stop_ids, long_prompt=long_prompt, sampling=Sampling(**sampling), **numbers),
         bool(stream),
+        scored,
     )
 
 
@@ -63,7 +67,11 @@ class Teller(Protocol):
 
 
 def generate(writer: Writer, job: GenerationJob, events: Teller) -> None:
-    """Go on from each prompt, and emit `token` for each token and `written` for each text."""
+    """Go on from each prompt, and emit `token` for each token and `written` for each text; or `scored` for each."""
+    if job.score:
+        for number, text in enumerate(job.prompts):
+            events.emit("scored", prompt=number, **score(writer, text)._asdict())
+        return
     for number, prompt in enumerate(job.prompts):
         began = time.perf_counter_ns()
         spent: list[int] = []

@@ -103,6 +103,31 @@ def write_texts(
     return tuple(found[number] for number in range(len(prompts)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoredText:
+    """The losses of the `tokens` of a text after its first, summed, in nats; `correct` of them were the likeliest."""
+
+    loss: float
+    correct: int
+    tokens: int
+
+
+def score_texts(run: RunWriter, texts: Sequence[Prompt]) -> tuple[ScoredText, ...]:
+    """Score the tokens of each text, each after those before it.
+
+    Raises RunnerError: a text that the file can't take, logits that are no numbers, a missing runtime, a crash.
+    """
+    found: dict[int, ScoredText] = {}
+
+    def take(event: Event) -> None:
+        if event["event"] == "scored":
+            names = ("loss", "correct", "tokens")
+            found[event["prompt"]] = ScoredText(**{name: event[name] for name in names})
+
+    run(job_fields(texts, WritingSettings(), stream=False) | {"score": True}, take)
+    return tuple(found[number] for number in range(len(texts)))
+
+
 def job_fields(prompts: Sequence[Prompt], settings: WritingSettings, *, stream: bool) -> dict[str, Any]:
     """The `generation` of a runner's job."""
     return {
