@@ -14,6 +14,7 @@ JSON lines on standard output, {"schema": 1, "event": …}. Exit code 0; 2 for a
     profile     the runtime's own times by operator
     token       prompt (its number), id: one more token of a text
     written     prompt, ids, ended (stop, length, context), slid, prompt_tokens, first_ms, total_ms of a text
+    scored      prompt, loss (nats), correct, tokens of a text that was to be scored
     done        steps, run_s, non_finite (of a replay)
     error       kind, message
 """

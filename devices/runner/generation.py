@@ -70,7 +70,7 @@ def _go_on(writer: Writer, prompt: Prompt, generation: Generation, tell: OnToken
     reading = writer.read(kept, prompt.source)
     try:
         while True:
-            token = choose(_checked(reading.logits, len(ids) - len(prompt.ids)), ids, generation.sampling, generator)
+            token = choose(checked(reading.logits, len(ids) - len(prompt.ids)), ids, generation.sampling, generator)
             if token in generation.stop_ids:
                 return Written(ids[len(prompt.ids) :], "stop", slid)
             tell(token)
@@ -101,7 +101,7 @@ def _newest(ids: list[int], longest: Optional[int]) -> list[int]:
     return [ids[0], *ids[max(1, len(ids) - size) :]]
 
 
-def _checked(logits: Any, step: int) -> Any:
+def checked(logits: Any, step: int) -> Any:
     """The logits; raises RunError where the largest is none that can be chosen."""
     largest = logits[logits.argmax()]  # NaN is the largest of all to argmax
     if np.isfinite(largest):
@@ -163,7 +163,7 @@ def _continuations(
     count = generation.num_beams * (1 + max(1, len(generation.stop_ids)))
     found = []
     for index, beam in enumerate(beams):
-        logits = _checked(beam.reading.logits, step)
+        logits = checked(beam.reading.logits, step)
         # as in transformers, what is penalized are log-probabilities
         scores = filtered(log_probabilities(logits).astype(np.float32), [*prompt.ids, *beam.ids], generation.sampling)
         best = np.argsort(-scores, kind="stable")[:count]

@@ -7,6 +7,7 @@ from .backend import Backend
 from .failures import RunError
 from .generation import Generation, Prompt, write
 from .sampling import Sampling
+from .scoring import score
 from .writer import Writer
 
 _LONG_PROMPT = ("refuse", "slide")
@@ -24,7 +25,7 @@ _FIELDS: dict[str, tuple[Any, float, float]] = {
 
 
 class GenerationJob(NamedTuple):
-    """Prompts, how to write, and whether each token is told of as it is chosen.
+    """Prompts, how to write, and whether each token is told of as it is chosen; or texts to score.
 
     `context` is how many tokens the model reads, where the file does not say so itself.
     """
@@ -32,14 +33,15 @@ class GenerationJob(NamedTuple):
     prompts: tuple[Prompt, ...]
     generation: Generation
     stream: bool
+    score: bool = False
     context: Optional[int] = None
 
 
 def parse_generation(fields: Any) -> GenerationJob:
     """Check the `generation` of a decoded job; raises RunError("bad-job") naming the field.
 
-    {"prompts": [{"ids": […], "source": […]}, …], "stream": bool, "context": null or a number, "stop_ids": […],
-    "long_prompt": refuse or slide} and the numbers of `Generation` and `Sampling`.
+    {"prompts": [{"ids": […], "source": […]}, …], "stream": bool, "score": bool, "context": null or a number,
+    "stop_ids": […], "long_prompt": refuse or slide} and the numbers of `Generation` and `Sampling`.
     """
     if not isinstance(fields, dict):
         raise RunError("bad-job", "the job lacks 'generation'")
@@ -53,6 +55,7 @@ def parse_generation(fields: Any) -> GenerationJob:
     context = given.pop("context", None)
     if context is not None and (type(context) is not int or context < 1):
         raise RunError("bad-job", "the job's 'context' must be a number of tokens")
+    scored = bool(given.pop("score", False))
     stop_ids = _ids("stop_ids", given.pop("stop_ids", []))
     numbers = {name: _number(name, value) for name, value in given.items()}
     sampling = {name: numbers.pop(name) for name in Sampling._fields if name in numbers}
@@ -60,6 +63,7 @@ def parse_generation(fields: Any) -> GenerationJob:
         tuple(_prompt(prompt) for prompt in prompts),
         Generation(stop_ids=stop_ids, long_prompt=long_prompt, sampling=Sampling(**sampling), **numbers),
         bool(stream),
+        scored,
         context,
     )
 
@@ -72,8 +76,12 @@ class Teller(Protocol):
 
 
 def generate(backend: Backend, job: GenerationJob, events: Teller) -> None:
-    """Go on from each prompt, and emit `token` for each token and `written` for each text."""
+    """Go on from each prompt, and emit `token` for each token and `written` for each text; or `scored` for each."""
     writer = Writer(backend, job.context)
+    if job.score:
+        for number, text in enumerate(job.prompts):
+            events.emit("scored", prompt=number, **score(writer, text)._asdict())
+        return
     for number, prompt in enumerate(job.prompts):
         began = time.perf_counter_ns()
         spent: list[int] = []
