@@ -19,7 +19,7 @@ OnText = Callable[[int, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TextWriter:
-    """A model that writes, ready to run: its tokenizer, the tokens that end its texts, and how many it reads at most."""
+    """A model that writes, ready to run: its tokenizer, what ends its texts, and how many tokens it reads."""
 
     name: str
     task: WritingTask

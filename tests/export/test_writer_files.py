@@ -1,18 +1,12 @@
 """Models that write, as files of ONNX and Core ML, write what the model writes, token for token."""
 
-import onnxruntime as ort
 import pytest
 
-from edgekit.errors import RefusedError
-from edgekit.export.onnx_folder import FILES
 from edgekit.model.config import TransformerConfig
-from edgekit.sources.writers import writer_signatures
-from edgekit.sources.writers_coreml import passed_signatures
-from tests.export.writers import file_texts, form_signatures, source_texts, write_file
+from tests.export.writers import file_texts, source_texts, write_file
 from tests.model.writers import CONFIGS
 
 GENERATE, TRANSLATE = CONFIGS[1], CONFIGS[-1]
-assert GENERATE.task == "generate" and TRANSLATE.task == "translate"
 FILES_OF = [
     pytest.param(GENERATE, "growing", id="onnx-generate-growing"),
     pytest.param(GENERATE, "fixed", id="onnx-generate-fixed"),
