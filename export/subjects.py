@@ -163,7 +163,9 @@ class WriterSubject:
         steps, output = scratch / "texts.npz", str(scratch / bundles.GOLDEN)
         self._samples.write(steps)
         write_tokens(scratch / bundles.TOKENS, self.checkpoint.processor.encode)
-        return {"op": "write", "source": self.sources[self.framework], "steps": str(steps), "output": output}
+        signatures = writer_signatures(self.checkpoint.config, self._prefill_lengths)
+        source = self.sources[self.framework]
+        return {"op": "write", "source": source, "signatures": signatures, "steps": str(steps), "output": output}
 
     def read(self, scratch: Path) -> Reference:
         """The golden steps and texts that the job wrote, beside what was known before."""
