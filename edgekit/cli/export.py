@@ -17,9 +17,9 @@ def run_export(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="Folder of a checkpoint; hf:FOLDER or hf:OWNER/NAME (Hugging Face); package.module:function, "
-            "which makes a torch.nn.Module or Keras model; a .keras file or SavedModel folder. Without it the embedded "
-            "model.",
+            help="Folder of a checkpoint; hf:FOLDER, hf:OWNER/NAME or hf:INSTALLED-PACKAGE (Hugging Face); "
+            "package.module:function, which makes a torch.nn.Module or Keras model; a .keras file or SavedModel "
+            "folder. Without it the embedded model.",
             show_default=False,
         ),
     ] = None,
