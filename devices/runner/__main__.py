@@ -12,6 +12,9 @@ JSON lines on standard output, {"schema": 1, "event": …}. Exit code 0; 2 for a
     energy      mj_per_inference and method
     cold        start_ms, load_ms, first_ms of this process; cache: the runtime's own was written, read, or could be
     profile     the runtime's own times by operator
+    token       prompt (its number), id: one more token of a text
+    written     prompt, ids, ended (stop, length, context), slid, prompt_tokens, first_ms, total_ms of a text
+    scored      prompt, loss (nats), correct, tokens of a text that was to be scored
     done        steps, run_s, non_finite (of a replay)
     error       kind, message
 """
@@ -26,12 +29,14 @@ from typing import Any, Optional
 from .backend import Backend, import_runtime, load_backend
 from .events import Events
 from .failures import RunError, first_line
-from .job import RunnerJob, read_job
+from .generation_job import generate, parse_generation
+from .job import WRITING, RunnerJob, read_job
 from .measure import first_inferences, measure, profile
 from .memory import Memory
 from .replay import replay
 from .steps import Step, read_steps, write_outputs
 from .threads import pin
+from .writer import Writer
 
 _USAGE = "usage: python3 -m runner JOB.json [--cold]\n"
 
@@ -66,6 +71,7 @@ def main(arguments: list[str]) -> int:
 def _run(job: RunnerJob, events: Events, started: Optional[int]) -> None:
     if not Path(job.model).exists():
         raise RunError("load-failed", f"there is no file {job.model}")
+    texts = parse_generation(job.generation) if job.operation in WRITING else None
     pin(job.pin_cores)
     runtime = import_runtime(job)
     memory = Memory()
@@ -77,6 +83,10 @@ def _run(job: RunnerJob, events: Events, started: Optional[int]) -> None:
     events.emit(
         "loaded", runtime=job.runtime, version=backend.version, signatures=described, load_s=round(load_ms / 1e3, 4)
     )
+    if texts is not None:
+        generate(Writer(backend), texts, events)
+        events.emit("done", steps=len(texts.prompts))
+        return
     steps = read_steps(job.steps)
     if job.operation == "replay":
         events.emit("done", **_prove(backend, steps, job))

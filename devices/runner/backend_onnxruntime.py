@@ -67,6 +67,12 @@ class OnnxBackend(Backend):
 
         return Call(nothing, partial(self._session.run, names, inputs), read)
 
+    def session(self) -> Any:
+        """States as ONNX Runtime's values."""
+        from .session_onnxruntime import OnnxSession
+
+        return OnnxSession(self, self._runtime, self._session)
+
     def assignment(self) -> dict[str, Any]:
         """The operators that each provider took; from the log of another session where that tells of more nodes.
 

@@ -6,6 +6,7 @@ Core ML runs on Apple systems only: elsewhere `edgekit.mil` evaluates its progra
 import importlib.util
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from edgekit.environments import environment_python
 from edgekit.errors import RunnerError
 from edgekit.processes import run_process
 from edgekit.proof.golden import Golden, read_golden
-from edgekit.proof.runner_events import check_run, find_event, job_text, parse_event
+from edgekit.proof.runner_events import Event, check_run, find_event, job_text, parse_event
 
+OnEvent = Callable[[Event], None]
 #: what a manifest says of a file that was evaluated instead of run
 EVALUATED = (
     "evaluated on Linux by edgekit, not on Apple hardware: every value rounded to the type that the program declares, "
@@ -71,23 +73,47 @@ def replay_steps(
     Raises RunnerError: the runtime is missing, refuses the file, crashes, or hangs.
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-replay-") as folder:
-        outputs, job = Path(folder) / "outputs.npz", Path(folder) / "job.json"
-        job.write_text(
-            job_text(
-                runtime=runtime,
-                model=str(model.absolute()),
-                steps=str(steps.absolute()),
-                outputs=str(outputs),
-                num_threads=num_threads,
-                die_with_parent=True,
-                **({"accelerator": "npu"} if runtime in ELSEWHERE else {}),
-                **({"openvino_device": "CPU"} if runtime == "litert-openvino" else {}),
-                **({"random_steps": random_steps} if random_steps else {}),
-            )
-        )
-        argv, added = _start(runtime, job)
-        env = added | {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": str(num_threads)}  # numpy's, in edgekit.mil
-        run = run_process(argv, timeout_s=timeout_s, cwd=Path(folder), env=env)
-        events = [event for line in run.stdout.splitlines() if (event := parse_event(line))]
-        check_run(model.name, run, events)
+        outputs = Path(folder) / "outputs.npz"
+        fields: dict[str, Any] = {"steps": str(steps.absolute()), "outputs": str(outputs)}
+        fields |= {"random_steps": random_steps} if random_steps else {}
+        events = run_job(model, runtime, Path(folder), timeout_s=timeout_s, num_threads=num_threads, **fields)
         return Replay(produced=read_golden(outputs), loaded=find_event(events, "loaded"))
+
+
+def run_job(
+    model: Path,
+    runtime: str,
+    folder: Path,
+    *,
+    timeout_s: float,
+    num_threads: int = 1,
+    on_event: OnEvent | None = None,
+    **fields: object,
+) -> list[Event]:
+    """Run a job on `model` in a fresh process in `folder`, which is empty; its events, each also told as it comes.
+
+    Raises RunnerError: the runtime is missing, refuses the file, crashes, or hangs.
+    """
+    job = folder / "job.json"
+    events: list[Event] = []
+    common: dict[str, object] = {
+        "runtime": runtime,
+        "model": str(model.absolute()),
+        "num_threads": num_threads,
+        "die_with_parent": True,
+    }
+    common |= {"accelerator": "npu"} if runtime in ELSEWHERE else {}
+    common |= {"openvino_device": "CPU"} if runtime == "litert-openvino" else {}
+    job.write_text(job_text(**common, **fields))
+
+    def take(line: str) -> None:
+        if event := parse_event(line):
+            events.append(event)
+            if on_event:
+                on_event(event)
+
+    argv, added = _start(runtime, job)
+    env = added | {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": str(num_threads)}  # numpy's, in edgekit.mil
+    run = run_process(argv, timeout_s=timeout_s, cwd=folder, env=env, on_line=take)
+    check_run(model.name, run, events)
+    return events
