@@ -15,6 +15,8 @@ FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
 #: what edgekit's own models are for: the encoder, the decoder, the encoder–decoder
 ModelTask = Literal["classify", "generate", "translate"]
 MODEL_TASKS: tuple[ModelTask, ...] = get_args(ModelTask)
+#: those of them whose models write texts
+WRITING_TASKS: tuple[ModelTask, ...] = ("generate", "translate")
 #: what anything exportable is for: `custom` is the user's module; those that are not edgekit's own are transformers'
 Task = Literal[
     "classify",

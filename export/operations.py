@@ -43,6 +43,7 @@ def run_job(job: Job) -> JobResult:
         "compress": _compress,
         "reference": _reference,
         "prepare": _prepare,
+        "write": _write_texts,
         "score": _score,
     }
     return operations[job.op](job)
@@ -137,6 +138,26 @@ def _reference(job: Job) -> JobResult:
     )
     output = Path(job.output)
     write_golden(output, Golden(steps=steps, labels=given.labels))
+    details = JobDetails(source_weights=count_parameters(program), steps=len(steps))
+    return JobResult(ok=True, files=(output.name,), details=details, tools=tool_versions(job))
+
+
+def _write_texts(job: Job) -> JobResult:
+    from edgekit.export.writer_steps import writer_steps
+    from edgekit.proof.golden_texts import pack_texts, unpack_texts
+    from edgekit.proof.in_framework import ProgramBackend, run_backend
+    from edgekit.proof.written import write_reference
+
+    program = open_source(_source(job))
+    texts = unpack_texts(read_golden(Path(str(job.steps))))
+    if texts is None:
+        raise RefusedError(f"{job.steps} has no texts to write after")
+    call = program_runner(program)
+    written, loss = write_reference(run_backend(ProgramBackend(program, call), Path(_source(job).path).name), texts)
+    steps = writer_steps(program.signatures, texts.scored or texts.prompts, call)
+    packed = pack_texts(replace(texts, written=written, loss=loss))
+    output = Path(job.output)
+    write_golden(output, Golden(steps=steps, labels=np.full(len(steps), -1, np.int32), texts=packed))
     details = JobDetails(source_weights=count_parameters(program), steps=len(steps))
     return JobResult(ok=True, files=(output.name,), details=details, tools=tool_versions(job))
 

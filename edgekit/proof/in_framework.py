@@ -1,6 +1,6 @@
 """A checkpoint that writes, run by its framework through the loop of `devices/runner`: the source beside its files."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,15 @@ from edgekit.proof.writing import RunWriter
 from edgekit.sources.checkpoint import usable_framework
 from edgekit.sources.writers import build_writer_program
 
+#: calls a signature by name
+Call = Callable[[str, dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]
+
 
 class ProgramBackend(Backend):
-    """A live program as the runner sees a loaded file."""
+    """A live program as the runner sees a loaded file; `call` runs a signature of it, where that is traced."""
 
-    def __init__(self, program: Program) -> None:
-        self._program = program
+    def __init__(self, program: Program, call: Call | None = None) -> None:
+        self._program, self._call = program, call
         self._known = {signature.name: signature for signature in program.signatures}
         self.version = program.framework
         self.signatures = {
@@ -34,6 +37,8 @@ class ProgramBackend(Backend):
 
     def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Call the method of a signature in the framework."""
+        if self._call is not None:
+            return self._call(signature, {name: np.asarray(value) for name, value in inputs.items()})
         known = self._known[signature]
         given = [np.asarray(inputs[spec.name]) for spec in known.inputs]
         method = getattr(self._program.module, known.method)
@@ -50,13 +55,18 @@ class ProgramBackend(Backend):
 def run_checkpoint(checkpoint: Checkpoint) -> RunWriter:
     """Return what runs jobs of the operation `generate` with the checkpoint's model, in this process."""
     program = build_writer_program(checkpoint, usable_framework(checkpoint))
+    return run_backend(ProgramBackend(program), checkpoint.name)
+
+
+def run_backend(backend: Backend, name: str) -> RunWriter:
+    """Return what runs jobs of the operation `generate` on a backend, in this process; errors begin with `name`."""
 
     def run(fields: dict[str, Any], on_event: OnEvent) -> list[Event]:
         events = _Events(on_event)
         try:
-            generate(ProgramBackend(program), parse_generation(fields), events)
+            generate(backend, parse_generation(fields), events)
         except RunError as error:
-            raise RunnerError(f"{checkpoint.name}: {error}") from error
+            raise RunnerError(f"{name}: {error}") from error
         return events.told
 
     return run
