@@ -1,0 +1,29 @@
+"""Models that write, as files of ONNX and Core ML, write what the model writes, token for token."""
+
+import onnxruntime as ort
+import pytest
+
+from edgekit.errors import RefusedError
+from edgekit.export.onnx_folder import FILES
+from edgekit.model.config import TransformerConfig
+from edgekit.sources.writers import writer_signatures
+from edgekit.sources.writers_coreml import passed_signatures
+from tests.export.writers import file_texts, form_signatures, source_texts, write_file
+from tests.model.writers import CONFIGS
+
+GENERATE, TRANSLATE = CONFIGS[1], CONFIGS[-1]
+assert GENERATE.task == "generate" and TRANSLATE.task == "translate"
+FILES_OF = [
+    pytest.param(GENERATE, "growing", id="onnx-generate-growing"),
+    pytest.param(GENERATE, "fixed", id="onnx-generate-fixed"),
+    pytest.param(TRANSLATE, "growing", id="onnx-translate-growing"),
+    pytest.param(GENERATE, "stateful", id="coreml-generate-states"),
+    pytest.param(GENERATE, "passed", id="coreml-generate-inputs"),
+    pytest.param(TRANSLATE, "stateful", id="coreml-translate-states"),
+]
+
+
+@pytest.mark.parametrize(("config", "form"), FILES_OF)
+def test_a_file_writes_the_tokens_of_its_model(config: TransformerConfig, form: str, tmp_path) -> None:
+    path = write_file(config, form, tmp_path)
+    assert file_texts(config, path) == source_texts(config)
