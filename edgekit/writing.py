@@ -19,7 +19,7 @@ OnText = Callable[[int, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TextWriter:
-    """A model that writes, ready to run: its tokenizer, the tokens that end its texts, and how many it reads at most."""
+    """A model that writes, ready to run; `context` is how many tokens it reads at most."""
 
     name: str
     task: WritingTask
