@@ -7,6 +7,8 @@ from tests.export.writers import file_texts, source_texts, write_file
 from tests.model.writers import CONFIGS
 
 GENERATE, TRANSLATE = CONFIGS[1], CONFIGS[-1]
+assert GENERATE.task == "generate"
+assert TRANSLATE.task == "translate"
 FILES_OF = [
     pytest.param(GENERATE, "growing", id="onnx-generate-growing"),
     pytest.param(GENERATE, "fixed", id="onnx-generate-fixed"),
