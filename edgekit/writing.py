@@ -19,11 +19,7 @@ OnText = Callable[[int, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TextWriter:
-<<<<<<< HEAD
-    """A model that writes, ready to run: its tokenizer, what ends its texts, and how many tokens it reads."""
-=======
     """A model that writes, ready to run; `context` is how many tokens it reads at most."""
->>>>>>> main
 
     name: str
     task: WritingTask
