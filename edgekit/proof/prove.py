@@ -96,12 +96,13 @@ def prove_file(
     accuracy_note: str,
     max_steps: int | None = None,
     same_tokens: bool = False,
+    context: int | None = None,
 ) -> Proof:
     """Run a target file on the golden steps, compare its outputs and score its answers, or the texts that it writes.
 
-    With `same_tokens` each token that it writes must be the source's. `max_steps` bounds the steps where running one is
-    slow: a simulator takes 0.1 s and more for what a device does in a millisecond. Raises RunnerError where the file
-    can't be run at all.
+    With `same_tokens` each token that it writes must be the source's; it reads `context` tokens at most. `max_steps`
+    bounds the steps where running one is slow: a simulator takes 0.1 s and more for what a device does in a
+    millisecond. Raises RunnerError where the file can't be run at all.
     """
     golden, tokenizer = read_golden(golden_path), golden_path.with_name(TOKENIZER)
     with tempfile.TemporaryDirectory(prefix="edgekit-prove-") as folder:
@@ -115,7 +116,7 @@ def prove_file(
     texts = unpack_texts(golden)
     if texts is not None:
         processor = Processor.load(tokenizer)
-        written = prove_texts(run_here(model, runtime), texts, processor, population, accuracy_note)
+        written = prove_texts(run_here(model, runtime), texts, processor, population, accuracy_note, context)
         parity = _with_tokens(parity, written) if same_tokens else parity
         return Proof(parity=parity, accuracy=Accuracy(accuracy=None, note=NO_LABELS), written=written)
     if accuracy_note or not np.any(golden.labels >= 0):
