@@ -7,6 +7,7 @@ opened once by a worker, which finds them out: `prepare.py`.
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.export.prepare import CALIBRATION, Texts, read_prepared
 from edgekit.export.quantize.calibration import Calibration, CalibrationRecord
 from edgekit.program import FRAMEWORKS, Framework, Signature, SourceRef, Task
-from edgekit.proof.prove import choose_samples
+from edgekit.proof.prove import Samples, choose_samples
 from edgekit.proof.tokens import write_tokens
 from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
 
@@ -102,7 +103,12 @@ class CheckpointSubject:
             framework: checkpoint_source(checkpoint.path, framework) for framework in FRAMEWORKS
         }
         self.signature: Signature | None = encoder_signature(checkpoint, checkpoint.framework)
-        self._samples = choose_samples(checkpoint, eval_samples, cache=cache)
+        self._eval_samples = eval_samples
+
+    @cached_property
+    def _samples(self) -> Samples:
+        """Read when the reference is next: conversions need not wait for seconds of reading data."""
+        return choose_samples(self.checkpoint, self._eval_samples, cache=self._cache)
 
     def ask(self, scratch: Path) -> dict[str, Any]:
         """Write the samples as steps, the calibration texts, and golden ids."""
