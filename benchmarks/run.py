@@ -18,6 +18,7 @@ BENCHMARKS = (
     "fidelity",
     "accelerators",
     "peers",
+    "export_speed",
 )
 
 
