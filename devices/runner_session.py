@@ -21,6 +21,13 @@ from edgekit.proof.runner_events import Event, check_run, find_event, job_text, 
 RUNNER = Path(__file__).parent / "runner"
 
 
+def model_name(bundle: Bundle) -> str:
+    """What a bundle's file is called on a device: by its content, so that it is sent once."""
+    files, model = bundle.manifest.files, bundle.manifest.model
+    mark = files[model].sha256[:16] if model in files else bundle.path.name
+    return f"{mark}{bundle.model_path.suffix}"
+
+
 class RunnerSession:
     """One bundle on one device with Python; see `collected.Session`.
 
@@ -41,11 +48,10 @@ class RunnerSession:
     def place(self) -> None:
         """Bring the runner, the file and the golden steps there; what is there already is not sent again."""
         self._say("sending")
-        files = self._bundle.manifest.files
         model, golden = self._bundle.model_path, self._bundle.golden_path
-        mark = files[self._name].sha256[:16] if self._name in files else self._bundle.path.name
+        mark = Path(model_name(self._bundle)).stem
         self._start = self._device.push(RUNNER, "runner") + "/start.py"
-        self._model = self._device.push(model, f"{mark}{model.suffix}")
+        self._model = self._device.push(model, model_name(self._bundle))
         self._steps = self._device.push(golden, f"{mark}-{golden.name}")
         self._outputs = f"{mark}-outputs.npz"
 

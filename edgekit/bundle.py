@@ -83,6 +83,42 @@ class Accuracy(_Record):
     note: str = ""
 
 
+class TextScores(_Record):
+    """How well held-out texts are foretold, and translated.
+
+    `bits_per_byte` is the loss of all tokens and the texts' ends over the texts' UTF-8 bytes. `chrf` is sacrebleu's, 0
+    to 100; `placeholder_accuracy` the share of the `with_placeholders` source texts whose translation has exactly their
+    placeholders. None, and perhaps a `note`, where there is nothing to translate or no placeholder.
+    """
+
+    bits_per_byte: float
+    chrf: float | None = None
+    chrf_signature: str = ""
+    placeholder_accuracy: float | None = None
+    with_placeholders: int = 0
+    note: str = ""
+
+
+class WrittenTexts(_Record):
+    """What a file writes, greedily, beside what its source wrote after the same `prompts`, and how good that is.
+
+    Of the source's `tokens`, its `[EOS]` among them, `tokens_equal` stand at the same place of the file's text;
+    `texts_equal` are the same to their end, and `first_difference` tells where the first other one departs. Scores are
+    of `samples` texts of `population` held-out ones, and None where there are none: `note` says why.
+    """
+
+    prompts: int
+    texts_equal: int
+    tokens: int
+    tokens_equal: int
+    first_difference: str = ""
+    scores: TextScores | None = None
+    reference_scores: TextScores | None = None
+    samples: int = 0
+    population: int = 0
+    note: str = ""
+
+
 class LeftOperator(_Record):
     """Operators of one kind that a compiler left to the CPU: how many, the outputs of some of them, and why."""
 
@@ -124,9 +160,9 @@ class Manifest(_Record):
 
     `scheme_details` tells what the scheme became in this target, as counted; `rewrites` are those of `export
     --rewrite`; `requires` what the file needs to run; `target_options` what was asked of this target alone (the oldest
-    iOS, sequence lengths, …); `compiled` what device the file was compiled for, if it was. `proven_before` is the day
-    of the proof, where the export took it from its cache: the same bytes, run on the same golden data by the same
-    runtime on the same machine.
+    iOS, sequence lengths, …); `written` what a model that writes wrote; `compiled` what device the file was compiled
+    for, if it was. `proven_before` is the day of the proof, where the export took it from its cache: the same bytes,
+    run on the same golden data by the same runtime on the same machine.
     """
 
     edgekit: Literal[1] = 1
@@ -148,6 +184,7 @@ class Manifest(_Record):
     accuracy: Accuracy
     proven_before: str = ""
     golden_texts: str
+    written: WrittenTexts | None = None
     compiled: CompiledFor | None = None
     files: dict[str, FileRecord]
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edgekit.bundle import MANIFEST, TOKENIZER, Bundle, Manifest, open_bundle, read_labels
 from edgekit.checkpoint import Checkpoint, load_checkpoint
 from edgekit.errors import RefusedError
+from edgekit.program import WRITING_TASKS
 from edgekit.proof.golden import Golden, Step, fit_inputs, stack_outputs, write_golden
 from edgekit.proof.parity import OUTPUT
 from edgekit.proof.replay import replay_steps
@@ -32,6 +33,8 @@ def predict_texts(path: Path, texts: Sequence[str], *, top_k: int = 3) -> list[P
         labels, logits = read_labels(bundle), _bundle_logits(bundle, texts)
     else:
         checkpoint = load_checkpoint(path)
+        if checkpoint.config.task in WRITING_TASKS:
+            raise RefusedError(f"{path} writes texts, it gives no labels: use `edgekit {checkpoint.config.task}`")
         labels, logits = checkpoint.labels, _checkpoint_logits(checkpoint, texts)
     return [_most_probable(labels, row, top_k) for row in logits]
 
@@ -45,6 +48,8 @@ def count_cut(path: Path, texts: Sequence[str]) -> tuple[int, int]:
 def _check_predictable(bundle: Bundle) -> None:
     """Raise RefusedError for a bundle whose answer is not one label for a text."""
     task = bundle.manifest.task
+    if task in WRITING_TASKS:
+        raise RefusedError(f"{bundle.path} writes texts, it gives no labels: use `edgekit {task}`")
     if task not in ("classify", "text-classification"):
         raise RefusedError(f"{bundle.path} is of {task}, which gives no label for a text: its README.md shows its call")
 

@@ -8,10 +8,17 @@ from pydantic import BaseModel, ConfigDict
 Framework = Literal["torch", "tensorflow"]
 #: the axis of a dynamic length, in files that name their axes
 LENGTH = "length"
+#: the free axes of a growing cache, as Optimum names them: texts, new tokens, tokens kept, both together, the source's
+BATCH, COUNT, PAST, TOTAL = "batch_size", "sequence_length", "past_sequence_length", "total_sequence_length"
+SOURCE = "encoder_sequence_length"
+#: what a prefill gives that keeps its states itself: how many tokens they hold
+NEXT_POSITION = "next_position"
 FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
 #: what edgekit's own models are for: the encoder, the decoder, the encoder–decoder
 ModelTask = Literal["classify", "generate", "translate"]
 MODEL_TASKS: tuple[ModelTask, ...] = get_args(ModelTask)
+#: those of them whose models write texts
+WRITING_TASKS: tuple[ModelTask, ...] = ("generate", "translate")
 #: what anything exportable is for: `custom` is the user's module; those that are not edgekit's own are transformers'
 Task = Literal[
     "classify",
@@ -29,21 +36,23 @@ Pooling = Literal["none", "mean", "cls", "max"]
 
 
 class TensorSpec(BaseModel):
-    """Name, element type and shape of one input or output."""
+    """Name, element type and shape of one input or output; `axes` names those free up to what `shape` says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    dtype: Literal["int32", "float32"]
+    dtype: Literal["int32", "int64", "float32", "float16", "int8"]
     shape: tuple[int, ...]
+    axes: dict[int, str] = {}
 
 
 class Signature(BaseModel):
     """One entry point of a program, as callers of the exported file see it.
 
     `method` is the method of the source module that it runs; `states` maps an input to the output that replaces
-    it in the next call (a KV cache). With `dynamic_length`, axis 1 of every input may be anything up to what its shape
-    says.
+    it in the next call of any signature (a KV cache), `given` one to the output of the signature `encode` that fills it
+    for a whole generation. Where the file itself keeps the states (Core ML's), it is `stateful`. With `dynamic_length`,
+    axis 1 of every input may be anything up to what its shape says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,7 +62,14 @@ class Signature(BaseModel):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     states: dict[str, str] = {}
+    given: dict[str, str] = {}
+    stateful: bool = False
     dynamic_length: bool = False
+
+
+def argument_name(name: str) -> str:
+    """The name of an input as Python can have it: torch 2.13 writes keyword arguments into source code as they are."""
+    return name.replace(".", "_")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from edgekit.export.recipes import Recipe
 from edgekit.export.schemes import CALIBRATED, SCHEMES
 from edgekit.program import Signature, SourceRef
 
-Operation = Literal["convert", "reference", "compress", "score", "prepare"]
+Operation = Literal["convert", "reference", "compress", "score", "prepare", "write"]
 TargetName = Literal["tflite", "onnx", "coreml", "savedmodel", "pt2"]
 
 
@@ -38,6 +38,8 @@ class Job(_Record):
     - `score`: make, run and compare each recipe of `candidates` from the float32 file `input`, with the golden `steps`;
       add a line for each to `output`. With `timed`, latency too.
     - `reference`: run the module of `source` on the inputs of `steps` and write them, with its outputs, to `output`.
+    - `write`: let the model of `source` write after the prompts in `steps` and score the texts there; keep both, with
+      steps of its signatures, in `output`.
     - `prepare`: run the module of a foreign `source`, on the texts of the file `texts`, and write what its bundles hold
       beside the target file to the folder `output`.
 
@@ -72,6 +74,7 @@ class Job(_Record):
             "convert": ("source", "target"),
             "compress": ("input", "target"),
             "reference": ("source", "steps"),
+            "write": ("source", "steps"),
             "prepare": ("source", "texts"),
             "score": ("source", "target", "input", "steps"),
         }

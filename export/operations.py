@@ -50,6 +50,7 @@ def run_job(job: Job) -> JobResult:
         "compress": _compress,
         "reference": _reference,
         "prepare": _prepare,
+        "write": _write_texts,
         "score": _score,
     }
     return operations[job.op](job)
@@ -142,7 +143,7 @@ def _write(
 def _reference(job: Job) -> JobResult:
     program = open_source(_source(job), length=job.length)
     given = read_golden(Path(str(job.steps)))
-    run = _torch_runner(program) if program.framework == "torch" else _tensorflow_runner(program)
+    run = program_runner(program)
     steps = tuple(
         Step(signature=step.signature, inputs=step.inputs, outputs=run(step.signature, step.inputs))
         for step in given.steps
@@ -153,12 +154,32 @@ def _reference(job: Job) -> JobResult:
     return JobResult(ok=True, files=(output.name,), details=details, tools=tool_versions(job))
 
 
+def _write_texts(job: Job) -> JobResult:
+    from edgekit.export.writer_steps import writer_steps
+    from edgekit.proof.golden_texts import pack_texts, unpack_texts
+    from edgekit.proof.in_framework import ProgramBackend, run_backend
+    from edgekit.proof.written import write_reference
+
+    program = open_source(_source(job))
+    texts = unpack_texts(read_golden(Path(str(job.steps))))
+    if texts is None:
+        raise RefusedError(f"{job.steps} has no texts to write after")
+    call = program_runner(program)
+    written, loss = write_reference(run_backend(ProgramBackend(program, call), Path(_source(job).path).name), texts)
+    steps = writer_steps(program.signatures, texts.scored or texts.prompts, call)
+    packed = pack_texts(replace(texts, written=written, loss=loss))
+    output = Path(job.output)
+    write_golden(output, Golden(steps=steps, labels=np.full(len(steps), -1, np.int32), texts=packed))
+    details = JobDetails(source_weights=count_parameters(program), steps=len(steps))
+    return JobResult(ok=True, files=(output.name,), details=details, tools=tool_versions(job))
+
+
 def _prepare(job: Job) -> JobResult:
     from edgekit.export.prepare import Texts, prepare
 
     source = _source(job)
     program = open_source(source, length=job.length)
-    run = _torch_runner(program) if program.framework == "torch" else _tensorflow_runner(program)
+    run = program_runner(program)
     texts = Texts.model_validate_json(Path(str(job.texts)).read_bytes())
     steps = prepare(source, program, texts, run, Path(job.output))
     details = JobDetails(source_weights=count_parameters(program), steps=steps)
@@ -179,6 +200,11 @@ def _score(job: Job) -> JobResult:
     output = Path(job.output)
     score_candidates(scorer, job.candidates, output, timed=job.timed)
     return JobResult(ok=True, files=(output.name,), tools=tool_versions(job))
+
+
+def program_runner(program: Program) -> Callable[[str, Arrays], Arrays]:
+    """What calls a signature of a live program, by name, with inputs and outputs as arrays."""
+    return _torch_runner(program) if program.framework == "torch" else _tensorflow_runner(program)
 
 
 def _torch_runner(program: Program) -> Callable[[str, Arrays], Arrays]:

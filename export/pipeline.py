@@ -15,7 +15,7 @@ from edgekit import extras
 from edgekit.bundle import MANIFEST, Manifest
 from edgekit.cache import Cache
 from edgekit.checkpoint import Checkpoint
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, ExportError
 from edgekit.export.job_cache import run_job
 from edgekit.export.jobs import Job, JobResult
 from edgekit.export.placing import fit_steps_file
@@ -26,15 +26,21 @@ from edgekit.export.quantize.calibration import Calibration, choose_calibration
 from edgekit.export.schemes import SCHEMES, requirements
 from edgekit.export.slots import COMPRESS, PROVE, REFERENCE, Slots, conversion_rank
 from edgekit.export.snippets import write_snippets
-from edgekit.export.subjects import CheckpointSubject, Reference, Subject, signature_of
-from edgekit.model.rewrites import FLOAT_MASK, REWRITES, rewrite_signature
+from edgekit.export.subjects import CheckpointSubject, Reference, Subject, WriterSubject
+from edgekit.model.rewrites import FLOAT_MASK, REWRITES
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
 from edgekit.processes import kill_running
 from edgekit.program import Signature
 
 DEFAULT_TIMEOUT_S = 1800.0
 
-_STAGES = {"convert": "converting", "compress": "quantizing", "reference": "computing", "prepare": "computing"}
+_STAGES = {
+    "convert": "converting",
+    "compress": "quantizing",
+    "reference": "computing",
+    "prepare": "computing",
+    "write": "writing texts",
+}
 
 OnStage = Callable[[str, str], None]  # (bundle name or "reference", what happens now)
 
@@ -84,19 +90,26 @@ def export_checkpoint(
     max_workers: int | None = None,
     calibration: Calibration | None = None,
     cache: Cache | None = None,
+    prefill_lengths: Sequence[int] = (),
     on_stage: OnStage = lambda name, stage: None,
 ) -> list[Outcome]:
     """Make and prove the planned bundles, as many side by side as there are cores; one failure stops no other.
 
     `eval_samples` held-out examples (None: all) are replayed through every file for parity and accuracy.
-    `calibration` are the texts for schemes that need them (None: `choose_calibration`'s own). `timeout_s` bounds each
-    conversion. What is in `cache` is not made again. Raises the first plan's problem before any work is done.
+    `calibration` are the texts for schemes that need them (None: `choose_calibration`'s own). `prefill_lengths` are
+    those of a model that writes (none: the default). `timeout_s` bounds each conversion. What is in `cache` is not made
+    again. Raises the first plan's problem before any work is done.
     """
     _check_plans(plans, checkpoint)
     if calibration is None and any(plan.calibrated for plan in plans):
         calibration = choose_calibration(checkpoint)
+    subject: Subject
+    if checkpoint.config.task == "classify":
+        subject = CheckpointSubject(checkpoint, eval_samples=eval_samples, calibration=calibration, cache=cache)
+    else:
+        subject = WriterSubject(checkpoint, eval_samples=eval_samples, prefill_lengths=prefill_lengths)
     return export_subject(
-        CheckpointSubject(checkpoint, eval_samples=eval_samples, calibration=calibration, cache=cache),
+        subject,
         plans,
         force=force,
         timeout_s=timeout_s,
@@ -232,8 +245,9 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
 def _calibration_steps(session: _Session, plan: PlannedExport, reference: Reference) -> Path:
     """The calibration texts as the plan's file takes them."""
     written, name = session.scratch / CALIBRATION, f"{plan.name}.{CALIBRATION}"
-    signature = rewrite_signature(reference.signature_of(plan.route), plan.rewrites)
-    return fit_steps_file(written, session.scratch / name, signature) if FLOAT_MASK in plan.rewrites else written
+    if FLOAT_MASK not in plan.rewrites:
+        return written
+    return fit_steps_file(written, session.scratch / name, _signatures(session, plan, reference)[0])
 
 
 def _float_file(session: _Session, plan: PlannedExport, output: Path, reference: Future[Reference]) -> JobResult:
@@ -257,18 +271,21 @@ def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Pat
     subject, source = session.subject, session.subject.sources[plan.route]
     fields: dict[str, Any] = {"op": "convert", "source": source, "target": plan.target.name, "scheme": scheme}
     fields["rewrites"] = plan.rewrites
-    known = subject.signature or (reference.result().signature if len(plan.lengths) > 1 else None)
+    known = subject.signatures(plan, reference.result() if len(plan.lengths) > 1 and not plan.writes else None)
     if known:  # else the worker finds its one signature out, and need not wait
-        fields["signatures"] = plan.signatures(_signature(known, plan))
+        fields["signatures"] = known
     if plan.coreml:
         about = {"name": subject.name, "labels": subject.labels, "source_sha256": source.sha256}
         fields["coreml"] = plan.coreml.model_copy(update=about)
     return Job.model_validate(fields | _paths(session, f"{plan.name}-{scheme}", output))
 
 
-def _signature(own: Signature, plan: PlannedExport) -> Signature:
-    """That of the source model, as the plan's route and rewrites make it."""
-    return rewrite_signature(signature_of(own, plan.route), plan.rewrites)
+def _signatures(session: _Session, plan: PlannedExport, reference: Reference) -> tuple[Signature, ...]:
+    """Those of the plan's file, when the source has run."""
+    found = session.subject.signatures(plan, reference)
+    if found is None:
+        raise ExportError(f"the signatures of {session.subject.name} are not known: its reference job found none")
+    return found
 
 
 def _paths(session: _Session, name: str, output: Path) -> dict[str, str]:
@@ -295,11 +312,11 @@ def _fill_bundle(
     session: _Session, plan: PlannedExport, folder: Path, reference: Reference, result: JobResult
 ) -> Manifest:
     """Put everything beside the target file, run the proof, and seal the bundle."""
-    subject, signature = session.subject, _signature(reference.signature, plan)
-    proven = prove_plan(plan, folder, reference, signature, session.cache, session.scratch)
-    _collect_logs(session, plan, folder / bundles.LOG)
+    subject, signatures = session.subject, _signatures(session, plan, reference)
     subject.place(session.scratch, folder)
-    write_snippets(folder, plan.name, subject.task, plan.target.name, plan.signatures(signature))
+    proven = prove_plan(plan, folder, reference, signatures, session.cache, session.scratch)
+    _collect_logs(session, plan, folder / bundles.LOG)
+    write_snippets(folder, plan.name, subject.task, plan.target.name, signatures)
     return bundles.seal_bundle(
         folder,
         name=plan.name,
@@ -312,13 +329,14 @@ def _fill_bundle(
         requires=requirements(plan.schemes, plan.target.name, plan.route, result.details.version),
         model=plan.target.file,
         runtime=plan.runtime,
-        signatures=plan.signatures(signature),
+        signatures=signatures,
         target_options=plan.coreml.recorded() if plan.coreml else {},
         source=subject.sources[plan.route],
         tools=result.tools,
         parity=proven.proof.parity,
         accuracy=proven.proof.accuracy,
         proven_before=proven.before,
+        written=proven.proof.written,
         golden_texts=reference.origin,
     )
 

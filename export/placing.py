@@ -1,6 +1,7 @@
 """Steps as an exported file takes them: its lengths, its mask."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,11 @@ from edgekit.program import Signature
 from edgekit.proof.golden import fit_inputs, read_golden, write_golden
 
 
-def place_golden(plan: PlannedExport, golden: Path, output: Path, signature: Signature) -> None:
+def place_golden(plan: PlannedExport, golden: Path, output: Path, signatures: Sequence[Signature]) -> None:
     """Write the golden steps as the plan's file takes them: its mask, or the lengths that it has, if several."""
-    signatures = plan.signatures(signature)
     if FLOAT_MASK in plan.rewrites:
-        fit_steps_file(golden, output, signature)
-    elif len(plan.lengths) < 2:
+        fit_steps_file(golden, output, signatures[0])
+    elif plan.writes or len(plan.lengths) < 2:
         shutil.copyfile(golden, output)
     elif signatures[0].dynamic_length:
         write_golden(output, fit_each(read_golden(golden)))
@@ -24,7 +24,7 @@ def place_golden(plan: PlannedExport, golden: Path, output: Path, signature: Sig
         names = {each.name for each in signatures}
 
         def named(length: int) -> str:
-            return length_name(length) if length_name(length) in names else signature.name
+            return length_name(length) if length_name(length) in names else signatures[0].name
 
         write_golden(output, fit_steps(read_golden(golden), plan.lengths, named))
 

@@ -16,6 +16,7 @@ from edgekit.export.recipes import SUFFIX as RECIPE_SUFFIX
 from edgekit.export.recipes import Recipe, read_recipe, resolve_recipe
 from edgekit.export.schemes import ALIASES, BYTES_PER_WEIGHT, CALIBRATED, check_scheme, refusal
 from edgekit.export.targets import Target, find_frameworks, find_targets
+from edgekit.export.writer_plan import refuse_writer
 from edgekit.model.config import TransformerConfig
 from edgekit.model.rewrites import FLOAT_MASK, find_rewrites, refuse_rewrite
 from edgekit.model.sizes import parameter_count
@@ -30,7 +31,8 @@ class PlannedExport:
 
     `scheme` is the recipe's name where there is a `recipe`. `expected_size_bytes` counts the weights only; `problem` is
     why it can't be made, if so; `coreml` are the options of a Core ML package; `rewrites` are done to the model before;
-    `lengths` are the sequence lengths that the file takes, in tokens, ascending (none: the model's own alone).
+    `lengths` are the sequence lengths that the file takes, in tokens, ascending (none: the model's own alone). A file
+    that `writes` has a signature for each step of a generation.
     """
 
     target: Target
@@ -43,6 +45,7 @@ class PlannedExport:
     coreml: CoremlOptions | None = None
     rewrites: tuple[str, ...] = ()
     lengths: tuple[int, ...] = ()
+    writes: bool = False
 
     @property
     def float_name(self) -> str:
@@ -67,11 +70,11 @@ class PlannedExport:
     @property
     def runtime(self) -> str:
         """What the file is run with; several signatures by what shares their weights in memory, too."""
-        several = self.target.lengths == "signatures" and len(self.lengths) > 1
+        several = self.target.lengths == "signatures" and (self.writes or len(self.lengths) > 1)
         return self.target.shared_runtime if several else self.target.runtime
 
     def signatures(self, signature: Signature) -> tuple[Signature, ...]:
-        """Those of the file, for the program's own one."""
+        """Those of the file, for the program's own one; only for what does not write."""
         if self.coreml:
             return self.coreml.signatures(signature)
         if len(self.lengths) < 2:
@@ -126,6 +129,7 @@ def plan_exports(
     problem. Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that can't be read,
     RefusedError for options of `coreml` that the targets have no use for and for rewrites that exclude each other.
     """
+    writes = isinstance(config, TransformerConfig) and config.task != "classify"
     frameworks = find_frameworks(list(via))
     found = find_targets(list(targets))
     _check_used(coreml, found)
@@ -136,7 +140,7 @@ def plan_exports(
     asked = [_scheme_or_recipe(name) for name in dict.fromkeys(ALIASES.get(name, name) for name in schemes)]
     plans = []
     for target in found:
-        free = by_default and target.lengths == "dynamic" and FLOAT_MASK not in changes
+        free = by_default and target.lengths == "dynamic" and FLOAT_MASK not in changes and not writes
         for route in frameworks or [_default_route(config, target)]:
             for scheme in asked:
                 recipe = scheme if isinstance(scheme, Recipe) else None
@@ -152,7 +156,9 @@ def plan_exports(
                         recipe=recipe,
                         path=path,
                         expected_size_bytes=_expected_size_bytes(config, scheme),
-                        problem=_unfit(coreml, target, scheme, config.max_length)
+                        writes=writes,
+                        problem=_unfit_writer(config, target, scheme, changes, coreml.sequence_lengths or wanted)
+                        or _unfit(coreml, target, scheme, config.max_length)
                         or _unfit_rewrites(changes, config, target, scheme, coreml.sequence_lengths or wanted)
                         or _unfit_lengths(() if by_default else wanted, target, config.max_length)
                         or _foreign_problem(config, target, route, scheme, changes)
@@ -247,6 +253,20 @@ def _unfit_rewrites(
         refused = f"{FLOAT_MASK} is offered for one sequence length: leave out --sequence-length"
     if refused is None and FLOAT_MASK in rewrites and calibrated and target.name == "tflite":
         refused = f"tflite does not offer {FLOAT_MASK} with {calibrated[0]}: its quantizer makes float inputs integers"
+    return RefusedError(refused) if refused else None
+
+
+def _unfit_writer(
+    config: TransformerConfig | ForeignModel,
+    target: Target,
+    scheme: str | Recipe,
+    rewrites: Sequence[str],
+    lengths: Sequence[int],
+) -> EdgekitError | None:
+    """What keeps a model that writes from a target."""
+    if isinstance(config, ForeignModel) or config.task == "classify":
+        return None
+    refused = refuse_writer(config, target.name, scheme, rewrites, lengths)
     return RefusedError(refused) if refused else None
 
 

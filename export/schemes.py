@@ -100,12 +100,13 @@ class Tolerance:
     `relative` bounds every logit: |Δ| ≤ relative · max(1, max |logit|). `labels_changed` is the largest share of
     answers that may differ from the source model's, in [0, 1]; a file fails where the share is over it with 95 %
     confidence. `cosine` is the least that embeddings, and other outputs that are no scores of labels, may have with the
-    source model's, as a mean over texts.
+    source model's, as a mean over texts. With `same_tokens` a model that writes must write the source's tokens.
     """
 
     relative: float
     labels_changed: float = 1.0
     cosine: float = 0.0
+    same_tokens: bool = False
 
 
 #: float32 is design rule 1; float16 keeps 11 significant bits in each weight (and, in ONNX, in each of some 20
@@ -117,7 +118,7 @@ class Tolerance:
 #: 0.053 (6) and 0.017 (8). Models of random weights can miss them. Cosines are what embeddings are used for; they were
 #: set as goals (0.99999, 0.9999, 0.997 and 0.98 for the first four) before any were measured, the others by analogy.
 TOLERANCES = {
-    "none": Tolerance(relative=1e-5, cosine=0.99999),
+    "none": Tolerance(relative=1e-5, cosine=0.99999, same_tokens=True),
     "fp16": Tolerance(relative=HALF_TOLERANCE, cosine=HALF_COSINE),
     "int8-dynamic": Tolerance(relative=0.06, labels_changed=0.02, cosine=0.997),
     "int8": Tolerance(relative=0.4, labels_changed=0.04, cosine=0.98),
@@ -185,7 +186,9 @@ def _widest(schemes: Sequence[str]) -> Tolerance:
     each = [TOLERANCES[scheme] for scheme in schemes]
     if all(tolerance.labels_changed == 1 for tolerance in each):
         return Tolerance(
-            relative=max(tolerance.relative for tolerance in each), cosine=min(tolerance.cosine for tolerance in each)
+            relative=max(tolerance.relative for tolerance in each),
+            cosine=min(tolerance.cosine for tolerance in each),
+            same_tokens=all(tolerance.same_tokens for tolerance in each),
         )
     lossy = [tolerance for tolerance in each if tolerance.labels_changed < 1]
     return Tolerance(

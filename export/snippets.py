@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgekit.bundle import LABELS, README, TOKENIZER
 from edgekit.export.targets import TARGETS
+from edgekit.export.writer_snippets import writer_facts
 from edgekit.program import Signature, Task, TensorSpec
 
 _RUNTIMES = {
@@ -22,10 +23,15 @@ _RUNTIMES = {
 
 def write_snippets(folder: Path, name: str, task: Task, target: str, signatures: Sequence[Signature]) -> None:
     """Write README.md for a bundle that already has its tokenizer and labels."""
-    facts = _facts(folder, name, task, target, signatures)
     environment = Environment(loader=PackageLoader("edgekit.export"), undefined=StrictUndefined, trim_blocks=False)
-    facts["python"] = environment.get_template("call.py.jinja").render(facts).lstrip()
-    text = environment.get_template("bundle.md").render(facts)
+    if any(signature.states for signature in signatures):
+        facts = writer_facts(name, task, target, signatures, _packages(target, text=True))
+        page, python = "write.md", f"{target}_write.py.jinja"
+    else:
+        facts = _facts(folder, name, task, target, signatures)
+        page, python = "bundle.md", "call.py.jinja"
+    facts["python"] = environment.get_template(python).render(facts).lstrip()
+    text = environment.get_template(page).render(facts)
     (folder / README).write_text(text.rstrip() + "\n", encoding="utf-8")
 
 
@@ -39,7 +45,6 @@ def _facts(folder: Path, name: str, task: Task, target: str, signatures: Sequenc
     names = [spec.name for spec in first.inputs]
     text = (folder / TOKENIZER).is_file()
     pad_id = _pad_id(folder / TOKENIZER) if text else 0
-    packages = [_RUNTIMES[target], "numpy", *(["tokenizers"] if text else [])]
     return {
         "name": name,
         "task": task,
@@ -55,7 +60,7 @@ def _facts(folder: Path, name: str, task: Task, target: str, signatures: Sequenc
         "labels": (folder / LABELS).is_file(),
         "by_token": task == "token-classification",
         "pad_id": pad_id,
-        "packages": " ".join(packages),
+        "packages": _packages(target, text=text),
         "columns": {
             "ids": f"encoding.ids + [{pad_id}] * padding",
             "mask": "[1] * len(encoding.ids) + [0] * padding",
@@ -64,6 +69,11 @@ def _facts(folder: Path, name: str, task: Task, target: str, signatures: Sequenc
         "kotlin_zeros": _kotlin_zeros,
         "kotlin_name": _camel_case,
     }
+
+
+def _packages(target: str, *, text: bool) -> str:
+    """What pip installs for the Python code."""
+    return " ".join([_RUNTIMES[target], "numpy", *(["tokenizers"] if text else [])])
 
 
 def _pad_id(tokenizer: Path) -> int:

@@ -5,7 +5,7 @@ opened once by a worker, which finds them out: `prepare.py`.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,38 +14,40 @@ from typing import Any, Protocol
 from edgekit import bundle as bundles
 from edgekit.cache import Cache
 from edgekit.checkpoint import Checkpoint
+from edgekit.export.plan import PlannedExport
 from edgekit.export.prepare import CALIBRATION, Texts, read_prepared
 from edgekit.export.quantize.calibration import Calibration, CalibrationRecord
+from edgekit.model.rewrites import rewrite_signature
 from edgekit.program import FRAMEWORKS, Framework, Signature, SourceRef, Task
+from edgekit.proof.held_out_texts import TEXTS, choose_texts
 from edgekit.proof.prove import Samples, choose_samples
 from edgekit.proof.tokens import write_tokens
 from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
+from edgekit.sources.writers import check_writer, writer_signatures
 
 UNLABELLED = "not measured: edgekit has no labelled data for this model"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What the reference job left for all bundles: golden steps, the signature that they are of, labels, and what is
-    known of the texts (`population` held-out examples that they were drawn from, `note` where there is no accuracy).
+    """What the reference job left for all bundles: golden steps, the signature that they are of (None: several),
+    labels, and what is known of the texts (`population` held-out examples that they were drawn from, `note` where
+    there is no accuracy).
     """
 
     golden: Path
-    signature: Signature
+    signature: Signature | None
     labels: tuple[str, ...]
     origin: str
     population: int
     note: str
     calibration: CalibrationRecord | None = None
 
-    def signature_of(self, route: Framework) -> Signature:
-        """The signature as a route has it."""
-        return signature_of(self.signature, route)
 
-
-def signature_of(signature: Signature, route: Framework) -> Signature:
-    """A signature as a route has it: its method is named by the framework."""
-    return signature.model_copy(update={"method": "forward" if route == "torch" else "call"})
+def planned_signature(own: Signature, plan: PlannedExport) -> Signature:
+    """The source's signature as the plan's route, which names its method, and rewrites make it."""
+    method = "forward" if plan.route == "torch" else "call"
+    return rewrite_signature(own.model_copy(update={"method": method}), plan.rewrites)
 
 
 class Subject(Protocol):
@@ -68,12 +70,11 @@ class Subject(Protocol):
         """Labels, where they are known before it has run."""
 
     @property
-    def signature(self) -> Signature | None:
-        """The signature, where it is known before it has run."""
-
-    @property
     def sources(self) -> Mapping[Framework, SourceRef]:
         """How a worker finds it, by the framework to build it in."""
+
+    def signatures(self, plan: PlannedExport, reference: Reference | None) -> tuple[Signature, ...] | None:
+        """Those of the plan's file; None where they are known only when the `reference` job has run."""
 
     def ask(self, scratch: Path) -> dict[str, Any]:
         """Write what the reference job reads; returns the job's fields, all but `result`."""
@@ -102,13 +103,17 @@ class CheckpointSubject:
         self.sources: Mapping[Framework, SourceRef] = {
             framework: checkpoint_source(checkpoint.path, framework) for framework in FRAMEWORKS
         }
-        self.signature: Signature | None = encoder_signature(checkpoint, checkpoint.framework)
+        self._signature = encoder_signature(checkpoint, checkpoint.framework)
         self._eval_samples = eval_samples
 
     @cached_property
     def _samples(self) -> Samples:
         """Read when the reference is next: conversions need not wait for seconds of reading data."""
         return choose_samples(self.checkpoint, self._eval_samples, cache=self._cache)
+
+    def signatures(self, plan: PlannedExport, reference: Reference | None) -> tuple[Signature, ...] | None:
+        """Those of the plan's file."""
+        return plan.signatures(planned_signature(self._signature, plan))
 
     def ask(self, scratch: Path) -> dict[str, Any]:
         """Write the samples as steps, the calibration texts, and golden ids."""
@@ -124,7 +129,7 @@ class CheckpointSubject:
         """The golden steps that the job wrote, beside what was known before."""
         return Reference(
             golden=scratch / bundles.GOLDEN,
-            signature=encoder_signature(self.checkpoint, self.framework),
+            signature=self._signature,
             labels=self.labels,
             origin=self._samples.origin,
             population=self._samples.population,
@@ -139,6 +144,56 @@ class CheckpointSubject:
         bundles.write_labels(folder / bundles.LABELS, self.labels)
 
 
+class WriterSubject:
+    """A checkpoint of a model that writes, tried on `eval_samples` of its held-out texts (None: all of them).
+
+    `prefill_lengths` are those of its files' signatures for several tokens at once, ascending (none: the default).
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        eval_samples: int | None = TEXTS,
+        prefill_lengths: Sequence[int] = (),
+    ) -> None:
+        check_writer(checkpoint, "this subject")
+        self.checkpoint, self._prefill_lengths = checkpoint, tuple(prefill_lengths)
+        self.name, self.framework, self.labels = checkpoint.name, checkpoint.framework, checkpoint.labels
+        self.task: Task = checkpoint.config.task
+        self.sources: Mapping[Framework, SourceRef] = {
+            framework: checkpoint_source(checkpoint.path, framework, self.task) for framework in FRAMEWORKS
+        }
+        self._samples = choose_texts(checkpoint, eval_samples)
+
+    def signatures(self, plan: PlannedExport, reference: Reference | None) -> tuple[Signature, ...] | None:
+        """Those of the plan's file."""
+        return writer_signatures(self.checkpoint.config, self._prefill_lengths)
+
+    def ask(self, scratch: Path) -> dict[str, Any]:
+        """Write the prompts and the texts to score, and golden ids."""
+        steps, output = scratch / "texts.npz", str(scratch / bundles.GOLDEN)
+        self._samples.write(steps)
+        write_tokens(scratch / bundles.TOKENS, self.checkpoint.processor.encode)
+        return {"op": "write", "source": self.sources[self.framework], "steps": str(steps), "output": output}
+
+    def read(self, scratch: Path) -> Reference:
+        """The golden steps and texts that the job wrote, beside what was known before."""
+        return Reference(
+            golden=scratch / bundles.GOLDEN,
+            signature=None,
+            labels=self.labels,
+            origin=self._samples.origin,
+            population=self._samples.population,
+            note=self._samples.note,
+        )
+
+    def place(self, scratch: Path, folder: Path) -> None:
+        """Write tokenizer and golden ids."""
+        self.checkpoint.processor.save(folder / bundles.TOKENIZER)
+        shutil.copyfile(scratch / bundles.TOKENS, folder / bundles.TOKENS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ForeignSubject:
     """A source that is not edgekit's, run on `texts` where it takes texts."""
@@ -149,7 +204,12 @@ class ForeignSubject:
     sources: Mapping[Framework, SourceRef]
     texts: Texts
     labels: tuple[str, ...] = ()  # known, as the signature, when the source has run
-    signature: Signature | None = None
+
+    def signatures(self, plan: PlannedExport, reference: Reference | None) -> tuple[Signature, ...] | None:
+        """Those of the plan's file, when the source has run."""
+        if reference is None or reference.signature is None:
+            return None
+        return plan.signatures(planned_signature(reference.signature, plan))
 
     def ask(self, scratch: Path) -> dict[str, Any]:
         """Write the texts."""

@@ -55,7 +55,9 @@ def save_frozen(program: Program, folder: Path) -> None:
     for signature in program.signatures:
         functions[signature.name] = _frozen_function(program, signature)
     module.functions = functions
-    tf.saved_model.save(module, str(folder), signatures=functions)
+    # Gradients are not for devices, and TensorFlow 2.21 fails to save those of a frozen silu ("invalid capture").
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder), signatures=functions, options=options)
     _fix_fingerprint(folder)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import onnx
 
 from edgekit.errors import RefusedError
+from edgekit.export.onnx_folder import FILES, read_folder, write_folder
 from edgekit.program import LENGTH, Program, Signature
 
 OPSET = 18
@@ -16,31 +17,49 @@ def convert(program: Program, output: Path, *, scheme: str = "none") -> None:
     """Write `program` to `output`, one file with its weights inside; inputs and outputs are named as its signature.
 
     `fp16` has float16 weights and arithmetic; inputs and outputs keep their types. A signature of a dynamic length
-    gets an axis `length`, as fast at each size as a graph of that size alone. Raises RefusedError for several
-    signatures (an ONNX graph has one) and for weights beyond float16's range.
+    gets an axis `length`, as fast at each size as a graph of that size alone. An ONNX graph has one signature: several
+    become a folder of graphs, each in the file that its name has in `FILES`, over one copy of the weights. Raises
+    RefusedError for several signatures of other names, and for weights beyond float16's range.
     """
-    if len(program.signatures) != 1:
-        raise RefusedError("an ONNX file holds one signature; this program has several")
+    models = {signature.name: _convert(program, signature, scheme) for signature in program.signatures}
+    if len(models) == 1:
+        write_model(next(iter(models.values())), output)
+        return
+    if unknown := [name for name in models if name not in FILES]:
+        raise RefusedError(f"an ONNX graph has one signature; this program has several, {unknown[0]} among them")
+    write_folder({FILES[name]: clean_model(model) for name, model in models.items()}, output)
+
+
+def _convert(program: Program, signature: Signature, scheme: str) -> Any:
     route = _convert_torch if program.framework == "torch" else _convert_tensorflow
-    model = route(program, program.signatures[0])
-    if program.signatures[0].dynamic_length:
-        _name_length(model, program.signatures[0])
+    model = route(program, signature)
+    if signature.dynamic_length:
+        _name_length(model, signature)
+    _name_axes(model, signature)
     if scheme == "fp16":
         from edgekit.export.onnx_float16 import to_float16
 
         model = to_float16(model)
-    write_model(model, output)
+    return model
 
 
 def compress_fp16(source: Path, output: Path) -> None:
     """Write the float32 file `source` to `output` with float16 weights and arithmetic."""
     from edgekit.export.onnx_float16 import to_float16
 
-    write_model(to_float16(onnx.load(source, load_external_data=False)), output)
+    if source.is_dir():
+        write_folder({name: clean_model(to_float16(model)) for name, model in read_folder(source).items()}, output)
+    else:
+        write_model(to_float16(onnx.load(source, load_external_data=False)), output)
 
 
 def write_model(model: Any, output: Path) -> None:
-    """Check a model and write it without the notes that exporters leave in it.
+    """Check a model and write it without the notes that exporters leave in it."""
+    output.write_bytes(clean_model(model).SerializeToString(deterministic=True))
+
+
+def clean_model(model: Any) -> Any:
+    """Return the model, checked, without the notes that exporters leave in it.
 
     torch 2.13 gives every node the stack trace that made it, with absolute paths of this machine.
     """
@@ -53,7 +72,7 @@ def write_model(model: Any, output: Path) -> None:
         del item.metadata_props[:]
     model.graph.name = "encoder"
     onnx.checker.check_model(model, full_check=True)
-    output.write_bytes(model.SerializeToString(deterministic=True))
+    return model
 
 
 def _name_length(model: Any, signature: Signature) -> None:
@@ -67,6 +86,21 @@ def _name_length(model: Any, signature: Signature) -> None:
         for dimension, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True):
             dimension.dim_value = size
     del model.graph.value_info[:]  # sizes by the old name
+
+
+def _name_axes(model: Any, signature: Signature) -> None:
+    """Give free axes their names, which exporters number."""
+    specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs) if spec.axes}
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name in specs:
+            axes, shape = specs[value.name].axes, specs[value.name].shape
+            for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
+                if axis in axes:
+                    dimension.dim_param = axes[axis]
+                else:
+                    dimension.dim_value = shape[axis]
+    if specs:
+        del model.graph.value_info[:]  # sizes by the old names
 
 
 def _convert_torch(program: Program, signature: Signature) -> Any:

@@ -21,6 +21,8 @@ def convert(program: Program, output: Path, *, scheme: str = "none") -> None:
             _convert_torch(program, path)
         else:
             _convert_tensorflow(program, path)
+        if any(signature.states for signature in program.signatures):
+            _finish_writer(program, path)
         if scheme == "fp16":
             compress_fp16(path, output)
 
@@ -30,6 +32,14 @@ def compress_fp16(source: Path, output: Path) -> None:
     from edgekit.export.tflite_float16 import store_as_float16
 
     store_as_float16(source, output)
+
+
+def _finish_writer(program: Program, path: Path) -> None:
+    from edgekit.export.tflite_tied import finish_writer
+    from edgekit.program import argument_name
+
+    inputs = {spec.name for signature in program.signatures for spec in signature.inputs}
+    finish_writer(path, {argument_name(name): name for name in inputs})
 
 
 def _convert_torch(program: Program, output: Path) -> None:

@@ -12,6 +12,9 @@ JSON lines on standard output, {"schema": 1, "event": …}. Exit code 0; 2 for a
     energy      mj_per_inference and method
     cold        start_ms, load_ms, first_ms of this process; cache: the runtime's own was written, read, or could be
     profile     the runtime's own times by operator
+    token       prompt (its number), id: one more token of a text
+    written     prompt, ids, ended (stop, length, context), slid, prompt_tokens, first_ms, total_ms of a text
+    scored      prompt, loss (nats), correct, tokens of a text that was to be scored
     done        steps, run_s, non_finite (of a replay)
     error       kind, message
 """
@@ -21,12 +24,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
-from .backend import Backend, import_runtime, load_backend
+from .backend import Backend, Runtime, import_runtime, load_backend
 from .events import Events
 from .failures import RunError, first_line
-from .job import RunnerJob, read_job
+from .generation_job import generate, parse_generation
+from .job import WRITING, RunnerJob, read_job
 from .measure import first_inferences, measure, profile
 from .memory import Memory
 from .replay import replay
@@ -36,7 +40,11 @@ from .threads import pin
 _USAGE = "usage: python3 -m runner JOB.json [--cold]\n"
 
 
-def main(arguments: list[str]) -> int:
+#: finds the runtime of a job
+FindRuntime = Callable[[RunnerJob], Runtime]
+
+
+def main(arguments: list[str], find_runtime: FindRuntime = import_runtime) -> int:
     """Run the job whose file is the first argument; return the exit code.
 
     With `--cold` the process starts itself anew in its place, and counts from that moment.
@@ -53,7 +61,7 @@ def main(arguments: list[str]) -> int:
         job = read_job(arguments[0])
         if job.die_with_parent:
             _die_with_parent()
-        _run(job, events, started)
+        _run(job, events, started, find_runtime)
     except RunError as failure:
         events.emit("error", kind=failure.kind, message=str(failure))
         return 2 if failure.kind == "bad-job" else 3
@@ -63,11 +71,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _run(job: RunnerJob, events: Events, started: Optional[int]) -> None:
+def _run(job: RunnerJob, events: Events, started: Optional[int], find_runtime: FindRuntime) -> None:
     if not Path(job.model).exists():
         raise RunError("load-failed", f"there is no file {job.model}")
+    texts = parse_generation(job.generation) if job.operation in WRITING else None
     pin(job.pin_cores)
-    runtime = import_runtime(job)
+    runtime = find_runtime(job)
     memory = Memory()
     before = time.monotonic_ns()
     backend = load_backend(runtime, job)
@@ -77,6 +86,10 @@ def _run(job: RunnerJob, events: Events, started: Optional[int]) -> None:
     events.emit(
         "loaded", runtime=job.runtime, version=backend.version, signatures=described, load_s=round(load_ms / 1e3, 4)
     )
+    if texts is not None:
+        generate(backend, texts, events)
+        events.emit("done", steps=len(texts.prompts))
+        return
     steps = read_steps(job.steps)
     if job.operation == "replay":
         events.emit("done", **_prove(backend, steps, job))

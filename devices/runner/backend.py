@@ -78,6 +78,10 @@ class Backend:
         call.write()
         return call.read(call.run())
 
+    def session(self) -> Any:
+        """A Session that keeps states in buffers of the runtime's own; None where numpy arrays have to do."""
+        return None
+
     def assignment(self) -> dict[str, Any]:
         """What the runtime tells of which node runs where, as it tells it; empty where it does not. After a run."""
         return {}

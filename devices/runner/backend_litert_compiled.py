@@ -79,7 +79,7 @@ class CompiledBackend(Backend):
         """
         taken, given = self._buffers_of(signature)
         ports = self.signatures[signature].outputs
-        sizes = [(name, port, _size(port)) for name, port in ports.items()]
+        sizes = [(name, port, count_values(port)) for name, port in ports.items()]
 
         def write() -> None:
             for name, value in inputs.items():
@@ -92,6 +92,12 @@ class CompiledBackend(Backend):
         if self._job.accelerator == "cpu":
             return Call(write, run, read)
         return Call(write, lambda: read(run()), _already_read)
+
+    def session(self) -> Any:
+        """States in LiteRT's buffers."""
+        from .session_litert import LitertSession
+
+        return LitertSession(self, self._model)
 
     def _buffers_of(self, signature: str) -> tuple[Arrays, Arrays]:
         if signature not in self._buffers:
@@ -178,7 +184,8 @@ def _ports(details: dict[str, Any]) -> dict[str, Port]:
     }
 
 
-def _size(port: Port) -> int:
+def count_values(port: Port) -> int:
+    """How many values an input or output has; raises RunError for one whose shape is not fixed."""
     size = 1
     for each in port.shape:
         if each is None:

@@ -1,7 +1,7 @@
 """The job: which file to load into which runtime, which steps to replay, and what to measure."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from .failures import RunError
 
@@ -20,8 +20,10 @@ RUNTIMES = (
     "coreml",
     "qnn-simulator",
 )
-#: replay: outputs of all steps. measure: those, then latency and memory. cold: one start. profile: time by operator
-OPERATIONS = ("replay", "measure", "cold", "profile")
+#: replay: outputs of all steps. measure: those, then latency and memory. cold: one start. profile: time by operator.
+#: generate: texts. measure-generation: first token, prefill, decode and memory of the cache
+OPERATIONS = ("replay", "measure", "cold", "profile", "generate", "measure-generation")
+WRITING = ("generate", "measure-generation")
 
 
 class RunnerJob(NamedTuple):
@@ -31,13 +33,14 @@ class RunnerJob(NamedTuple):
     `prove` writes the outputs of all steps first; `energy` fails the run where energy can't be known.
     `compute_units` are those that Core ML may use: cpu, cpu+gpu, cpu+ane, all. `xnnpack` False: TFLite's own kernels on
     the CPU. `delegate` is PATH[:key=value,…] of an external TFLite delegate. `openvino_device` is what OpenVINO
-    compiles for: CPU, GPU, NPU. `cache` is a folder in which the runtime may keep what it compiled.
+    compiles for: CPU, GPU, NPU. `cache` is a folder in which the runtime may keep what it compiled. `generation`, in
+    place of steps, is what `generation_job` reads.
     """
 
     runtime: str
     model: str
-    steps: str
-    outputs: str
+    steps: str = ""
+    outputs: str = ""
     num_threads: int = 1
     die_with_parent: bool = False
     accelerator: str = "cpu"
@@ -56,6 +59,7 @@ class RunnerJob(NamedTuple):
     delegate: str = ""
     openvino_device: str = "NPU"
     cache: str = ""
+    generation: Optional[dict[str, Any]] = None
 
 
 _TYPES: dict[str, Any] = {
@@ -81,6 +85,7 @@ _TYPES: dict[str, Any] = {
     "delegate": str,
     "openvino_device": str,
     "cache": str,
+    "generation": dict,
 }
 _LEAST = {"num_threads": 1, "num_runs": 1, "min_secs": 0, "max_secs": 0, "warmup_runs": 0, "sustained_secs": 0}
 
@@ -100,7 +105,7 @@ def parse_job(fields: Any) -> RunnerJob:
     if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
         raise RunError("bad-job", f"the job is not of schema {SCHEMA}")
     given = {name: _checked(name, value) for name, value in fields.items() if name != "schema"}
-    for name in ("runtime", "model", "steps", "outputs"):
+    for name in ("runtime", "model", *(() if given.get("operation") in WRITING else ("steps", "outputs"))):
         if name not in given:
             raise RunError("bad-job", f"the job lacks {name!r}")
     for name, known in (("runtime", RUNTIMES), ("operation", OPERATIONS)):

@@ -20,9 +20,9 @@ def run_export(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="Folder of a checkpoint; hf:FOLDER or hf:OWNER/NAME (Hugging Face); package.module:function, "
-            "which makes a torch.nn.Module or Keras model; a .keras file or SavedModel folder. Without it the embedded "
-            "model.",
+            help="Folder of a checkpoint; hf:FOLDER, hf:OWNER/NAME or hf:INSTALLED-PACKAGE (Hugging Face); "
+            "package.module:function, which makes a torch.nn.Module or Keras model; a .keras file or SavedModel "
+            "folder. Without it the embedded model.",
             show_default=False,
         ),
     ] = None,
@@ -92,6 +92,14 @@ def run_export(
             show_default=False,
         ),
     ] = None,
+    prefill_length: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of a model to generate: how many tokens of a prompt a file reads at once, one signature each over "
+            "one copy of the weights. Default: 8, 32 and 128, as far as the model reads.",
+            show_default=False,
+        ),
+    ] = None,
     multifunction: Annotated[
         bool, typer.Option("--multifunction", help="Core ML: a function for each length, over one copy of the weights.")
     ] = False,
@@ -99,8 +107,13 @@ def run_export(
     license: Annotated[str, typer.Option(help="Core ML: the license that Xcode shows.", show_default=False)] = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="Parent folder of the bundles.")] = Path("bundles"),
     eval_samples: Annotated[
-        str, typer.Option(help="Held-out examples to run through every file: a number, or all.")
-    ] = "500",
+        str | None,
+        typer.Option(
+            help="Held-out examples to run through every file: a number, or all. Default: 500; 200 texts of a model "
+            "that writes.",
+            show_default=False,
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Time limit of one conversion, in seconds.")] = 1800,
     force: Annotated[bool, typer.Option("--force", help="Replace bundles that exist.")] = False,
     cache_dir: CacheDirOption = None,
@@ -134,6 +147,10 @@ def run_export(
 
         edgekit export checkpoints/mine --target tflite --quantize fp16 --rewrite gelu-tanh,fused-heads
 
+        edgekit export checkpoints/translator --target tflite --quantize none,int8-dynamic
+
+        edgekit export checkpoints/writer --target tflite --prefill-length 16,64
+
         edgekit export hf:all-MiniLM-L6-v2 --task feature-extraction --pooling mean --normalize --target all
 
         edgekit export mypackage.models:make_encoder --input ids:int32[1,128] --target tflite
@@ -145,11 +162,12 @@ def run_export(
     from edgekit.cli.sweeps import parse_samples
     from edgekit.export.foreign import TextChoice, is_foreign, open_foreign, refuse_foreign_options
     from edgekit.export.plan import plan_exports
+    from edgekit.proof.held_out_texts import TEXTS
 
-    samples = parse_samples(eval_samples)
+    asked = _parse_lengths(sequence_length or [], "--sequence-length")
+    prefill = _parse_lengths(prefill_length or [], "--prefill-length")
     cache = open_cache(cache_dir, cache_size, off=no_cache)
-    asked = _parse_lengths(sequence_length or [])
-    foreign = None
+    foreign, samples = None, parse_samples(eval_samples or "500")
     if source is not None and is_foreign(source):
         texts = TextChoice(samples, calibration_data, num_calibration_samples, cache)
         options = {"pooling": pooling, "normalize": normalize, "trust_remote_code": trust_remote_code}
@@ -161,6 +179,9 @@ def run_export(
             text = "No checkpoint given: exporting the embedded model, language-id (40 languages of interface text)."
             stderr.print(text)
         loaded = load_checkpoint(Path(source) if source is not None else embedded_checkpoint_path())
+        if eval_samples is None and loaded.config.task != "classify":
+            samples = TEXTS
+    _check_prefill(prefill, None if foreign else loaded)
     plan = partial(
         plan_exports,
         foreign.subject.name if foreign else loaded.name,
@@ -181,7 +202,8 @@ def run_export(
         by_default=not asked and not foreign,
     )
     plans = plan(lengths=asked)
-    if not asked and not foreign and not dry_run and not any(each.problem for each in plans):
+    writes = not foreign and loaded.config.task != "classify"
+    if not asked and not foreign and not writes and not dry_run and not any(each.problem for each in plans):
         plans = plan(lengths=_choose_lengths(loaded, plans, samples, cache))
     if dry_run:
         _show_plans(plans, as_json=as_json)
@@ -204,6 +226,7 @@ def run_export(
                 timeout_s=timeout,
                 calibration=calibration,
                 cache=cache,
+                prefill_lengths=prefill,
                 on_stage=progress.show,
             )
     if as_json:
@@ -214,14 +237,25 @@ def run_export(
     raise typer.Exit(code=0 if all(outcome.ok for outcome in outcomes) else 1)
 
 
-def _parse_lengths(typed: list[str]) -> tuple[int, ...]:
+def _parse_lengths(typed: list[str], option: str) -> tuple[int, ...]:
     from edgekit.cli.output import split_list
 
     items = split_list(typed)
     for item in items:
         if not item.isdigit() or int(item) < 1:
-            raise typer.BadParameter(f"{item!r} is no number of tokens from 1", param_hint="--sequence-length")
+            raise typer.BadParameter(f"{item!r} is no number of tokens from 1", param_hint=option)
     return tuple(sorted(set(map(int, items))))
+
+
+def _check_prefill(lengths: tuple[int, ...], checkpoint: "Checkpoint | None") -> None:
+    """Raise RefusedError for prefill lengths that the source has no use for."""
+    from edgekit.errors import RefusedError
+    from edgekit.export.writer_plan import refuse_prefill
+
+    if lengths and checkpoint is None:
+        raise RefusedError("--prefill-length is of edgekit's own models to generate: leave it out")
+    if checkpoint is not None and (refused := refuse_prefill(lengths, checkpoint.config)):
+        raise RefusedError(refused)
 
 
 def _choose_lengths(
@@ -358,7 +392,7 @@ def _as_dict(outcome: "Outcome") -> dict[str, Any]:
 
 def _show_outcomes(outcomes: "list[Outcome]") -> None:
     from edgekit.bundle import Bundle
-    from edgekit.cli.output import accuracy_text, human_size, parity_text, print_table
+    from edgekit.cli.output import human_size, parity_text, print_table, quality_text
 
     rows = []
     for outcome in outcomes:
@@ -366,12 +400,11 @@ def _show_outcomes(outcomes: "list[Outcome]") -> None:
         size, parity, accuracy = "–", "failed", "–"
         if manifest:
             size = human_size(Bundle(path=plan.path, manifest=manifest).model_size_bytes)
-            parity, accuracy = parity_text(manifest.parity), accuracy_text(manifest.accuracy)
+            parity, accuracy = parity_text(manifest.parity), quality_text(manifest.accuracy, manifest.written)
         scheme = "+".join((plan.scheme, *plan.rewrites))
         rows.append([plan.target.name, plan.route, scheme, size, parity, accuracy, *_times(outcome)])
-    print_table(
-        ["target", "via", "scheme", "size", "parity with the source", "accuracy", "converted in", "proven in"], rows
-    )
+    headers = ["target", "via", "scheme", "size", "parity with the source", _quality(outcomes)]
+    print_table([*headers, "converted in", "proven in"], rows)
     _tell_tolerances(outcomes)
 
 
@@ -380,6 +413,14 @@ def _times(outcome: "Outcome") -> list[str]:
     taken = {stage: f"{seconds:.1f} s" for stage, seconds in outcome.seconds.items()}
     taken |= dict.fromkeys(outcome.cached, "cached")
     return [taken.get(stage, "–") for stage in ("convert", "prove")]
+
+
+def _quality(outcomes: "list[Outcome]") -> str:
+    """The name of the column that tells how good the answers are."""
+    from edgekit.cli.output import QUALITY
+
+    written = any(outcome.manifest and outcome.manifest.written for outcome in outcomes)
+    return QUALITY if written else "accuracy"
 
 
 def _tell_tolerances(outcomes: "list[Outcome]") -> None:
@@ -401,6 +442,7 @@ def _tell_tolerances(outcomes: "list[Outcome]") -> None:
 def _complain(outcomes: "list[Outcome]") -> None:
     """Say what failed and why, and what to type next."""
     from edgekit.cli.output import stderr
+    from edgekit.program import WRITING_TASKS
 
     for outcome in outcomes:
         if outcome.error:
@@ -412,5 +454,8 @@ def _complain(outcomes: "list[Outcome]") -> None:
     good = next((outcome for outcome in outcomes if outcome.ok), None)
     if good and good.manifest and good.manifest.task in ("classify", "text-classification"):
         stderr.print(f'Next: edgekit predict {good.plan.path} "Datei speichern"', markup=False)
+    elif good and good.manifest and good.manifest.task in WRITING_TASKS:
+        text = "Save" if good.manifest.task == "generate" else "Delete selected items"
+        stderr.print(f'Next: edgekit {good.manifest.task} {good.plan.path} "{text}"', markup=False)
     elif good:
         stderr.print(f"Next: {good.plan.path}/README.md shows how to call it", markup=False)

@@ -46,14 +46,14 @@ def run_inspect(
 
 
 def _show_manifest(manifest: "Manifest") -> None:
-    from edgekit.cli.output import accuracy_text, compiled_rows, counted, parity_text, print_table
+    from edgekit.cli.output import QUALITY, compiled_rows, counted, parity_text, print_table, quality_text
 
     rows = [
         ["target", f"{manifest.target}, {manifest.scheme}, via {manifest.via}"],
         ["made from", f"{manifest.source.path} (sha256 {manifest.source.sha256[:12]}…)"],
         ["made with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items())],
         ["parity with the source", parity_text(manifest.parity)],
-        ["accuracy", accuracy_text(manifest.accuracy)],
+        [QUALITY if manifest.written else "accuracy", quality_text(manifest.accuracy, manifest.written)],
         ["golden texts", manifest.golden_texts],
     ]
     if manifest.compiled:

@@ -19,6 +19,8 @@ VERBS = {
     "train": "Train a compact Transformer, in PyTorch or TensorFlow.",
     "export": "Convert a checkpoint to TFLite, ONNX and Core ML, and prove each file.",
     "predict": "Label texts with a checkpoint or an exported bundle.",
+    "generate": "Write what follows a text with a model that writes, token by token.",
+    "translate": "Translate texts with a model that translates, token by token.",
     "verify": "Repeat the proof of a bundle: every byte, parity and accuracy.",
     "inspect": "Show signatures, operators, sizes and where the bytes are.",
     "lint": "Show what in a file keeps an accelerator from running it, or running it fast, and why.",

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from edgekit.bundle import Accuracy, Manifest, Parity
+from edgekit.bundle import Accuracy, Manifest, Parity, WrittenTexts
 from edgekit.report.numbers import human_size as human_size
 
 if TYPE_CHECKING:
@@ -108,6 +108,28 @@ def accuracy_text(accuracy: Accuracy) -> str:
         return accuracy.note if len(accuracy.note) < 60 else "not measured"
     interval = f"{100 * accuracy.low:.1f}–{100 * accuracy.high:.1f}"
     return f"{100 * accuracy.accuracy:.1f} % ({interval}; {accuracy.samples} of {accuracy.population})"
+
+
+#: the head of a column of `quality_text`, of models that write
+QUALITY = "tokens as the source's; scores (the source's)"
+
+
+def quality_text(accuracy: Accuracy, written: WrittenTexts | None) -> str:
+    """Accuracy; or, of a model that writes, the share of the source's tokens that it wrote, and its scores."""
+    if written is None:
+        return accuracy_text(accuracy)
+    share = f"{written.tokens_equal} of {written.tokens} tokens"
+    if written.tokens:
+        share += f" ({100 * written.tokens_equal / written.tokens:.1f} %) of {written.prompts} texts"
+    ours, theirs = written.scores, written.reference_scores
+    if ours is None or theirs is None:
+        return f"{share}; {written.note if len(written.note) < 60 else 'scores not measured'}"
+    said = [share, f"{ours.bits_per_byte:.4f} bits per byte ({theirs.bits_per_byte:.4f})"]
+    if ours.chrf is not None and theirs.chrf is not None:
+        said.append(f"chrF {ours.chrf:.2f} ({theirs.chrf:.2f})")
+    elif ours.note:
+        said.append(ours.note)
+    return "; ".join(said)
 
 
 def compiled_rows(manifest: Manifest) -> list[list[str]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from edgekit.bundle import Bundle
+    from edgekit.bundle import Bundle, Manifest
     from edgekit.proof.prove import Proof
 
 
@@ -38,9 +38,10 @@ def run_verify(
     """Repeat the proof of a bundle: every byte, parity and accuracy.
 
     Compares each file with the manifest, byte for byte; then runs the target file on the golden data inside the bundle
-    and compares its outputs with the source model's. Exit code 1 when anything differs. Off a Mac, edgekit evaluates
-    Core ML programs itself; with --against, also such as it did not make. A bundle that was compiled for a device runs
-    on what stands in for it here, after a look at whether its contexts are that device's.
+    and compares its outputs with the source model's; one that writes texts writes them again. Exit code 1 when anything
+    differs. Off a Mac, edgekit evaluates Core ML programs itself; with --against, also such as it did not make. A
+    bundle that was compiled for a device runs on what stands in for it here, after a look at whether its contexts are
+    that device's.
 
     Examples:
 
@@ -57,10 +58,10 @@ def run_verify(
     if bisect:
         _bisect_bundles(bundles, as_json)
     from edgekit.bundle import find_bundles
-    from edgekit.cli.output import accuracy_text, parity_text, print_json, print_table, stderr
+    from edgekit.cli.output import QUALITY, parity_text, print_json, print_table, quality_text, stderr
     from edgekit.errors import EdgekitError
 
-    rows, results, failed = [], [], False
+    rows, results, failed, quality = [], [], False, "accuracy"
     for path in bundles or find_bundles(Path("bundles")):
         try:
             bundle, proof = _prove_again(path)
@@ -72,8 +73,9 @@ def run_verify(
             continue
         ok = proof.parity.verdict != "failed"
         failed = failed or not ok
+        quality = QUALITY if proof.written else quality
         files = f"{len(bundle.manifest.files)} unchanged"
-        rows.append([str(path), files, parity_text(proof.parity), accuracy_text(proof.accuracy)])
+        rows.append([str(path), files, parity_text(proof.parity), quality_text(proof.accuracy, proof.written)])
         results.append(
             {
                 "bundle": str(path),
@@ -81,12 +83,13 @@ def run_verify(
                 "error": None,
                 "parity": proof.parity.model_dump(mode="json"),
                 "accuracy": proof.accuracy.model_dump(mode="json"),
+                "written": proof.written.model_dump(mode="json") if proof.written else None,
             }
         )
     if as_json:
         print_json(results)
     else:
-        print_table(["bundle", "files", "parity with the source", "accuracy"], rows)
+        print_table(["bundle", "files", "parity with the source", quality], rows)
     raise typer.Exit(code=1 if failed else 0)
 
 
@@ -177,7 +180,15 @@ def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
         relative_tolerance=tolerance.relative,
         labels_changed_tolerance=tolerance.labels_changed,
         cosine_tolerance=tolerance.cosine,
-        population=manifest.accuracy.population,
-        accuracy_note="" if manifest.accuracy.samples else manifest.accuracy.note,
+        population=manifest.written.population if manifest.written else manifest.accuracy.population,
+        accuracy_note=_accuracy_note(manifest),
+        same_tokens=tolerance.same_tokens,
     )
     return bundle, proof
+
+
+def _accuracy_note(manifest: "Manifest") -> str:
+    """Why accuracy, or the scores of texts, were not measured; empty where they were."""
+    if manifest.written:
+        return manifest.written.note
+    return "" if manifest.accuracy.samples else manifest.accuracy.note

@@ -1,7 +1,8 @@
 """The decoder and the encoder–decoder in PyTorch: `pytorch.py`'s blocks, stacked to write text.
 
-Both have two forms that give the same logits: of a whole text, to train, and step by step with a cache of keys and
-values, to generate. The cache is functional (cache in, cache out) and its shape fixed, as converters want it.
+Both have forms that give the same logits: of a whole text, to train, and step by step with a cache of keys and values,
+to generate. The cache is functional (cache in, cache out); its shape is fixed, as converters want it, or it grows with
+the text (`grown`), as runtimes of ONNX have it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -49,6 +50,10 @@ class TextModel(Model):
         shape = (batch, config.kv_heads, config.max_length, config.head_dim)
         return tuple((table.new_zeros(shape), table.new_zeros(shape)) for _ in range(config.decoder_layers))
 
+    def no_cache(self, batch: int) -> Cache:
+        """Return the growing cache of no text yet: [batch, kv_heads, 0, head_dim] for each layer."""
+        return tuple((key[:, :, :0], value[:, :, :0]) for key, value in self.empty_cache(batch))
+
     def _head(self) -> nn.Linear | None:
         config = self.config
         return None if config.tied_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -80,6 +85,32 @@ class TextModel(Model):
             presents.append(present)
         return x, tuple(presents)
 
+    def _grow(
+        self,
+        blocks: Iterable[Block],
+        ids: Tensor,
+        cache: Cache,
+        memories: Iterable[Memory | None],
+        mask: Tensor | None = None,
+        places: Tensor | None = None,
+    ) -> tuple[Tensor, Cache]:
+        """Return what `_go_on` does, for a cache that holds the text so far and grows.
+
+        `mask` [batch, past + n] is 1 for a token (None: all are); `places` [batch, n] are the positions of ids (None:
+        those that follow the cache).
+        """
+        past, count = cache[0][0].shape[2], ids.shape[1]
+        order = torch.arange(count, dtype=torch.int32, device=ids.device) + past
+        scores = self._causal(order, past + count)
+        if mask is not None:
+            scores = scores + padding_scores(mask.to(scores.dtype))
+        known = order if places is None else places
+        rotary, x, presents = self.rotary_at(known), self.embed(ids, known), []
+        for block, kept, memory in zip(blocks, cache, memories, strict=True):
+            x, present = block.cached(x, scores, rotary, kept, None, memory)
+            presents.append(present)
+        return x, tuple(presents)
+
 
 class Decoder(TextModel):
     """A decoder: scores of the next token at every position of a text."""
@@ -94,13 +125,21 @@ class Decoder(TextModel):
         """Return logits [batch, length, vocab] for int32 ids [batch, length]; padding goes to the right."""
         return self.scores(self.final_norm(self._write(self._decoder_blocks(), ids, self._no_memories())))
 
-    def cached(self, ids: Tensor, position: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+    def cached(self, ids: Tensor, position: Tensor, cache: Cache, *, last: bool = False) -> tuple[Tensor, Cache]:
         """Return logits [batch, n, vocab] and the new cache for ids [batch, n] that follow `position` int32 [1] tokens.
 
         With n > 1 that is a prefill: ids may be padded to the right, for what stands behind a text is overwritten
-        before it is seen.
+        before it is seen. With `last`, logits [batch, 1, vocab] are those of the last id alone.
         """
         x, cache = self._go_on(self._decoder_blocks(), ids, position, cache, self._no_memories())
+        return self.scores(self.final_norm(x[:, -1:] if last else x)), cache
+
+    def grown(self, ids: Tensor, mask: Tensor, places: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        """Return logits [batch, n, vocab] and the longer cache for ids [batch, n] that follow what the cache holds.
+
+        `mask` [batch, past + n] is 1 for a token and 0 for padding, on either side; `places` [batch, n] are positions.
+        """
+        x, cache = self._grow(self._decoder_blocks(), ids, cache, self._no_memories(), mask, places)
         return self.scores(self.final_norm(x)), cache
 
     def _decoder_blocks(self) -> Iterable[Block]:
@@ -139,18 +178,32 @@ class EncoderDecoder(TextModel):
 
     def encode(self, source_ids: Tensor, source_mask: Tensor) -> Cache:
         """Return keys and values of the source, [batch, kv_heads, source length, head_dim], for each decoder block."""
+        return self.memory_of(self.read(source_ids, source_mask))
+
+    def read(self, source_ids: Tensor, source_mask: Tensor) -> Tensor:
+        """Return the encoder's last hidden state [batch, source length, hidden]."""
         mask, rotary = padding_scores(self._present(source_mask)), self.rotary(source_ids.shape[1])
         x = self.embed(source_ids)
         for block in layers_of(self.encoder.blocks, self.config.num_layers):
             x = block(x, mask, rotary)
-        x = self.encoder.final_norm(x)
-        return tuple(block.memory_of(x) for block in layers_of(self.decoder.blocks, self.config.num_decoder_blocks))
+        return self.encoder.final_norm(x)
+
+    def memory_of(self, hidden: Tensor) -> Cache:
+        """Return what `encode` does, for the encoder's last hidden state."""
+        return tuple(
+            block.memory_of(hidden) for block in layers_of(self.decoder.blocks, self.config.num_decoder_blocks)
+        )
 
     def cached(
         self, ids: Tensor, position: Tensor, source_mask: Tensor, memory: Cache, cache: Cache
     ) -> tuple[Tensor, Cache]:
         """Return logits [batch, n, vocab] and the new cache, as Decoder's, with what `encode` gave for the source."""
         x, cache = self._go_on(self._decoder_blocks(), ids, position, cache, self._memories(memory, source_mask))
+        return self.scores(self.decoder.final_norm(x)), cache
+
+    def grown(self, ids: Tensor, source_mask: Tensor, memory: Cache, cache: Cache) -> tuple[Tensor, Cache]:
+        """Return logits [batch, n, vocab] and the longer cache for ids [batch, n] that follow what the cache holds."""
+        x, cache = self._grow(self._decoder_blocks(), ids, cache, self._memories(memory, source_mask))
         return self.scores(self.decoder.final_norm(x)), cache
 
     def _decoder_blocks(self) -> Iterable[Block]:

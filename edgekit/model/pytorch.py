@@ -51,7 +51,7 @@ def make_norm(config: TransformerConfig) -> nn.Module:
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
-    """Rotate x [batch, heads, length, head_dim] by its positions' (cos, sin) [length, head_dim]."""
+    """Rotate x [batch, heads, length, head_dim] by its positions' (cos, sin) [length, head_dim], or one per text."""
     cos, sin = rotary
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
@@ -162,13 +162,13 @@ class Block(nn.Module):
         mask: Tensor,
         rotary: Rotary | None,
         past: KeyValue,
-        position: Tensor,
+        position: Tensor | None,
         memory: Memory | None = None,
     ) -> tuple[Tensor, KeyValue]:
         """Return what `forward` does for the texts that `past` begins and x goes on with, and the cache with x in it.
 
-        `past` is [batch, kv_heads, longest length, head_dim], filled up to `position` int32 [1]; `mask` is for all
-        of it.
+        `past` is [batch, kv_heads, longest length, head_dim], filled up to `position` int32 [1], or, with None, as long
+        as what it holds: then x makes it longer. `mask` is for all of it.
         """
         normed = self.attention_norm(x)
         query, key, value = self.attention.project(normed, normed, rotary)
@@ -190,16 +190,24 @@ class Block(nn.Module):
         return x + self.dropout(self.ffn(self.ffn_norm(x)))
 
 
+def rows_at(table: Tensor, places: Tensor) -> Tensor:
+    """Return the rows of table [rows, size] at places [n] or [batch, n]."""
+    return table.index_select(0, places) if places.dim() == 1 else functional.embedding(places, table)
+
+
 def at_most(places: Tensor, last: int) -> Tensor:
     """Return whole numbers, none above `last`; not by clamp, which coremltools 9.0 turns into floats."""
     return torch.minimum(places, torch.full_like(places, last))
 
 
-def write_cache(cache: Tensor, new: Tensor, position: Tensor) -> Tensor:
+def write_cache(cache: Tensor, new: Tensor, position: Tensor | None) -> Tensor:
     """Return cache [batch, heads, longest, head_dim] with new [batch, heads, n, head_dim] from `position` int32 [1] on.
 
-    Written as a gather and a choice, which every converter knows; what would lie behind the end is left out.
+    Written as a gather and a choice, which every converter knows; what would lie behind the end is left out. With
+    None, new is put behind the cache: [batch, heads, longest + n, head_dim].
     """
+    if position is None:
+        return torch.cat((cache, new), dim=2)
     place = torch.arange(cache.shape[2], dtype=torch.int32, device=cache.device) - position
     count = new.shape[2]
     if count > 1:
@@ -220,13 +228,13 @@ class Embedding(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, ids: Tensor, places: Tensor | None = None) -> Tensor:
-        """ids [batch, length] -> [batch, length, hidden]; `places` int32 [length]: other than from 0 on."""
+        """ids [batch, length] -> [batch, length, hidden]; `places`, [length] or so: other than from 0 on."""
         x = self.tokens(ids)
         if self.project is not None:
             x = self.project(x)
         if self.positions is not None:
             weight = self.positions.weight
-            x = x + (weight[: ids.shape[1]] if places is None else weight.index_select(0, places))
+            x = x + (weight[: ids.shape[1]] if places is None else rows_at(weight, places))
         return self.dropout(x)
 
     def scores(self, x: Tensor) -> Tensor:
@@ -262,10 +270,11 @@ class Model(nn.Module):
         return self.rotary_cos[:length], self.rotary_sin[:length]
 
     def rotary_at(self, places: Tensor) -> Rotary | None:
-        """Return the rotations of positions, int32 [n]."""
+        """Return the rotations of positions, int32 [n] or, of each text, [batch, n]."""
         if self.config.positions != "rotary":
             return None
-        return self.rotary_cos.index_select(0, places), self.rotary_sin.index_select(0, places)
+        cos, sin = rows_at(self.rotary_cos, places), rows_at(self.rotary_sin, places)
+        return (cos, sin) if places.dim() == 1 else (cos[:, None], sin[:, None])
 
 
 class Encoder(Model):

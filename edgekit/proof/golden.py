@@ -1,7 +1,7 @@
 """Golden data: steps (signature, inputs, reference outputs) on real text, kept as `golden.npz`.
 
 Keys are `{step:05d}/{signature}/in/{name}` and `…/out/{name}`, as the runner reads and writes them; `labels` holds
-the index of the true label of each step, or -1 where there is none.
+the index of the true label of each step, or -1 where there is none; `texts/{name}` are of a model that writes.
 """
 
 import zipfile
@@ -16,6 +16,7 @@ from edgekit.errors import BundleError
 from edgekit.program import Signature
 
 Arrays = dict[str, NDArray[np.generic]]
+_TEXTS = "texts/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +30,17 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Golden:
-    """Steps, and the true label of each (-1: unknown)."""
+    """Steps, and the true label of each (-1: unknown); `texts` are what `golden_texts.py` packs."""
 
     steps: tuple[Step, ...]
     labels: NDArray[np.int32]
+    texts: Arrays = field(default_factory=dict)
 
 
 def write_golden(path: Path, golden: Golden) -> None:
     """Write golden data; the same data gives the same bytes."""
     arrays: Arrays = {"labels": golden.labels.astype(np.int32)}
+    arrays |= {f"{_TEXTS}{name}": value for name, value in golden.texts.items()}
     for index, step in enumerate(golden.steps):
         for kind, values in (("in", step.inputs), ("out", step.outputs)):
             arrays.update({f"{index:05d}/{step.signature}/{kind}/{name}": v for name, v in values.items()})
@@ -67,7 +70,8 @@ def read_golden(path: Path) -> Golden:
     labels = arrays.get("labels", np.full(len(steps), -1, dtype=np.int32))
     if len(labels) != len(steps):
         raise BundleError(f"{path} is broken: {len(steps)} steps but {len(labels)} labels")
-    return Golden(steps=steps, labels=labels.astype(np.int32))
+    texts = {key.removeprefix(_TEXTS): value for key, value in arrays.items() if key.startswith(_TEXTS)}
+    return Golden(steps=steps, labels=labels.astype(np.int32), texts=texts)
 
 
 def take_steps(golden: Golden, count: int) -> Golden:
@@ -76,7 +80,7 @@ def take_steps(golden: Golden, count: int) -> Golden:
     if total <= count:
         return golden
     chosen = [index * total // count for index in range(count)]
-    return Golden(steps=tuple(golden.steps[index] for index in chosen), labels=golden.labels[chosen])
+    return replace(golden, steps=tuple(golden.steps[index] for index in chosen), labels=golden.labels[chosen])
 
 
 def stack_outputs(steps: Sequence[Step], name: str) -> NDArray[np.float64]:

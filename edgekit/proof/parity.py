@@ -32,14 +32,15 @@ def compare_outputs(
     """
     if len(produced.steps) != len(golden.steps):
         return _unlike(golden, f"{len(produced.steps)} of {len(golden.steps)} steps answered")
-    names = tuple(golden.steps[0].outputs)
+    names = tuple(dict.fromkeys(name for step in golden.steps for name in step.outputs))
     pairs = list(zip(golden.steps, produced.steps, strict=True))
-    wrong = next((text for name in names for a, b in pairs if (text := _shape_problem(name, a, b))), None)
+    wrong = next((text for a, b in pairs for name in a.outputs if (text := _shape_problem(name, a, b))), None)
     if wrong:
         return _unlike(golden, wrong)
     if names == (OUTPUT,) and golden.steps[0].outputs[OUTPUT].ndim == 2:
         return _compare_labels(golden, produced, relative_tolerance, labels_changed_tolerance)
-    compared = [_compare_output(name, pairs, relative_tolerance) for name in names]
+    of_name = {name: [pair for pair in pairs if name in pair[0].outputs] for name in names}
+    compared = [_compare_output(name, of_name[name], relative_tolerance) for name in names]
     return _judge(golden, compared, labels_changed_tolerance, cosine_tolerance)
 
 

@@ -7,18 +7,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle import Accuracy, Parity
+from edgekit.bundle import TOKENIZER, Accuracy, Parity, WrittenTexts
 from edgekit.cache import Cache
 from edgekit.checkpoint import Checkpoint, check_classifier
 from edgekit.errors import DataError, MissingExtraError
 from edgekit.proof.accuracy import score_outputs
 from edgekit.proof.golden import Golden, read_golden, take_steps, text_steps, write_golden
+from edgekit.proof.golden_texts import unpack_texts
 from edgekit.proof.parity import compare_outputs
 from edgekit.proof.replay import EVALUATED, is_evaluated, replay_steps
 from edgekit.proof.samples import HeldOut, held_out, stratified_sample
 from edgekit.proof.texts import SAMPLE_TEXTS
+from edgekit.proof.writing import run_here
+from edgekit.proof.written import prove_texts
 from edgekit.sources.checkpoint import SIGNATURE
+from edgekit.text.processor import Processor
 
+#: of a model that writes, where a classifier has its accuracy
+NO_LABELS = "a model that writes has no labels"
 _PARTS: dict[HeldOut, str] = {"test": "held-out", "validation": "validation"}
 
 
@@ -49,6 +55,7 @@ class Proof:
 
     parity: Parity
     accuracy: Accuracy
+    written: WrittenTexts | None = None
 
 
 def choose_samples(
@@ -88,13 +95,15 @@ def prove_file(
     population: int,
     accuracy_note: str,
     max_steps: int | None = None,
+    same_tokens: bool = False,
 ) -> Proof:
-    """Run a target file on the golden steps, compare its outputs and score its answers.
+    """Run a target file on the golden steps, compare its outputs and score its answers, or the texts that it writes.
 
-    `max_steps` bounds the steps where running one is slow: a simulator takes 0.1 s and more for what a device does in a
-    millisecond. Raises RunnerError where the file can't be run at all.
+    With `same_tokens` each token that it writes must be the source's. `max_steps` bounds the steps where running one is
+    slow: a simulator takes 0.1 s and more for what a device does in a millisecond. Raises RunnerError where the file
+    can't be run at all.
     """
-    golden = read_golden(golden_path)
+    golden, tokenizer = read_golden(golden_path), golden_path.with_name(TOKENIZER)
     with tempfile.TemporaryDirectory(prefix="edgekit-prove-") as folder:
         if max_steps and max_steps < len(golden.steps):
             golden, golden_path = take_steps(golden, max_steps), Path(folder, "golden.npz")
@@ -103,6 +112,22 @@ def prove_file(
     parity = compare_outputs(golden, produced, relative_tolerance, labels_changed_tolerance, cosine_tolerance)
     if is_evaluated(runtime):
         parity = parity.model_copy(update={"evaluated": EVALUATED})
+    texts = unpack_texts(golden)
+    if texts is not None:
+        processor = Processor.load(tokenizer)
+        written = prove_texts(run_here(model, runtime), texts, processor, population, accuracy_note)
+        parity = _with_tokens(parity, written) if same_tokens else parity
+        return Proof(parity=parity, accuracy=Accuracy(accuracy=None, note=NO_LABELS), written=written)
     if accuracy_note or not np.any(golden.labels >= 0):
         return Proof(parity=parity, accuracy=Accuracy(accuracy=None, note=accuracy_note or "not measured: no labels"))
     return Proof(parity=parity, accuracy=score_outputs(golden, produced, population))
+
+
+def _with_tokens(parity: Parity, written: WrittenTexts) -> Parity:
+    """Failed where one token is another than the source's."""
+    if not written.first_difference or parity.verdict == "failed":
+        return parity
+    count = f"{written.tokens - written.tokens_equal} of {written.tokens} tokens"
+    return parity.model_copy(
+        update={"verdict": "failed", "note": f"{count} are not the source's: {written.first_difference}"}
+    )

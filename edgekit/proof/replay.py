@@ -6,6 +6,7 @@ Core ML runs on Apple systems only: elsewhere `edgekit.mil` evaluates its progra
 import importlib.util
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from edgekit.environments import environment_python
 from edgekit.errors import RunnerError
 from edgekit.processes import run_process
 from edgekit.proof.golden import Golden, read_golden
-from edgekit.proof.runner_events import check_run, find_event, job_text, parse_event
+from edgekit.proof.runner_events import Event, check_run, find_event, job_text, parse_event
 
+OnEvent = Callable[[Event], None]
 #: what a manifest says of a file that was evaluated instead of run
 EVALUATED = (
     "evaluated on Linux by edgekit, not on Apple hardware: every value rounded to the type that the program declares, "
@@ -31,17 +33,19 @@ def is_evaluated(runtime: str) -> bool:
     return runtime == "coreml" and sys.platform != "darwin"
 
 
-def runner_module(runtime: str) -> str:
-    """The module that runs files of this runtime as a process."""
-    return "edgekit.mil" if is_evaluated(runtime) else "edgekit.devices.runner"
+def runner_module(runtime: str, operation: object = None) -> str:
+    """The module that runs files of this runtime as a process; texts are written by the runner's own loop."""
+    if not is_evaluated(runtime):
+        return "edgekit.devices.runner"
+    return "edgekit.proof.evaluated" if operation == "generate" else "edgekit.mil"
 
 
-def _start(runtime: str, job: Path) -> tuple[list[str], dict[str, str]]:
+def _start(runtime: str, job: Path, operation: object) -> tuple[list[str], dict[str, str]]:
     """How the runner is started for a runtime: the command, and what is added to its environment."""
     if runtime == NOWHERE:
         raise RunnerError("no such file runs here: it is for Ethos-U, in a microcontroller")
     if runtime not in ELSEWHERE:
-        return [sys.executable, "-P", "-m", runner_module(runtime), str(job)], {}
+        return [sys.executable, "-P", "-m", runner_module(runtime, operation), str(job)], {}
     name = ELSEWHERE[runtime]
     python = environment_python(name)
     if python is None:
@@ -71,23 +75,47 @@ def replay_steps(
     Raises RunnerError: the runtime is missing, refuses the file, crashes, or hangs.
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-replay-") as folder:
-        outputs, job = Path(folder) / "outputs.npz", Path(folder) / "job.json"
-        job.write_text(
-            job_text(
-                runtime=runtime,
-                model=str(model.absolute()),
-                steps=str(steps.absolute()),
-                outputs=str(outputs),
-                num_threads=num_threads,
-                die_with_parent=True,
-                **({"accelerator": "npu"} if runtime in ELSEWHERE else {}),
-                **({"openvino_device": "CPU"} if runtime == "litert-openvino" else {}),
-                **({"random_steps": random_steps} if random_steps else {}),
-            )
-        )
-        argv, added = _start(runtime, job)
-        env = added | {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": str(num_threads)}  # numpy's, in edgekit.mil
-        run = run_process(argv, timeout_s=timeout_s, cwd=Path(folder), env=env)
-        events = [event for line in run.stdout.splitlines() if (event := parse_event(line))]
-        check_run(model.name, run, events)
+        outputs = Path(folder) / "outputs.npz"
+        fields: dict[str, Any] = {"steps": str(steps.absolute()), "outputs": str(outputs)}
+        fields |= {"random_steps": random_steps} if random_steps else {}
+        events = run_job(model, runtime, Path(folder), timeout_s=timeout_s, num_threads=num_threads, **fields)
         return Replay(produced=read_golden(outputs), loaded=find_event(events, "loaded"))
+
+
+def run_job(
+    model: Path,
+    runtime: str,
+    folder: Path,
+    *,
+    timeout_s: float,
+    num_threads: int = 1,
+    on_event: OnEvent | None = None,
+    **fields: object,
+) -> list[Event]:
+    """Run a job on `model` in a fresh process in `folder`, which is empty; its events, each also told as it comes.
+
+    Raises RunnerError: the runtime is missing, refuses the file, crashes, or hangs.
+    """
+    job = folder / "job.json"
+    events: list[Event] = []
+    common: dict[str, object] = {
+        "runtime": runtime,
+        "model": str(model.absolute()),
+        "num_threads": num_threads,
+        "die_with_parent": True,
+    }
+    common |= {"accelerator": "npu"} if runtime in ELSEWHERE else {}
+    common |= {"openvino_device": "CPU"} if runtime == "litert-openvino" else {}
+    job.write_text(job_text(**common, **fields))
+
+    def take(line: str) -> None:
+        if event := parse_event(line):
+            events.append(event)
+            if on_event:
+                on_event(event)
+
+    argv, added = _start(runtime, job, fields.get("operation"))
+    env = added | {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": str(num_threads)}  # numpy's, in edgekit.mil
+    run = run_process(argv, timeout_s=timeout_s, cwd=folder, env=env, on_line=take)
+    check_run(model.name, run, events)
+    return events

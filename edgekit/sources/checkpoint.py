@@ -10,6 +10,7 @@ from edgekit.checkpoint import Checkpoint, check_classifier, content_sha256, loa
 from edgekit.errors import CheckpointError
 from edgekit.extras import require
 from edgekit.program import FRAMEWORKS, Framework, Program, Signature, SourceRef, TensorSpec
+from edgekit.sources.writers import build_writer_program
 
 SIGNATURE = "serving_default"  # the name that TensorFlow's and TFLite's tools look for when none is given
 
@@ -76,7 +77,10 @@ def open_source(source: SourceRef, *, length: int | None = None) -> Program:
     path = Path(source.path)
     if content_sha256(path) != source.sha256:
         raise CheckpointError(f"{path} has changed since this export began; start it again")
-    return build_program(load_checkpoint(path), source.framework, length=length)
+    checkpoint = load_checkpoint(path)
+    if checkpoint.config.task == "classify":
+        return build_program(checkpoint, source.framework, length=length)
+    return build_writer_program(checkpoint, source.framework)
 
 
 def checkpoint_logits(checkpoint: Checkpoint, ids: NDArray[np.int32], mask: NDArray[np.int32]) -> NDArray[np.float64]:

@@ -28,6 +28,7 @@ from edgekit.proof.golden import read_golden
 _EVERY = ".*"
 #: numbers in a row of a table beside which a scale of 4 bytes is 2 % or less
 _WIDE = 200
+_PRODUCT = "FULLY_CONNECTED"
 #: operators of static schemes that stay in float32: the one division, of the mean, is all that tflite-runtime 2.14
 #: lacks for int8 (for int16x8 it lacks several)
 _FLOAT_OPERATORS = {"int8": (Operator.DIV,), "int16x8": ()}
@@ -57,6 +58,8 @@ def _recipe(asked: Mixture, model: Path, nodes: Sequence[Node], floats: Mapping[
         _add_scheme(manager, asked.scheme, _EVERY, outputs_of_odd_rows(model, BLOCK))
         if asked.scheme == "int8-dynamic":
             _scale_rows(manager, nodes, floats)
+        if asked.scheme in ("int8-dynamic", "int8-weight"):
+            _scale_tied(manager, asked.scheme, nodes, floats)
         if asked.scheme in _FLOAT_OPERATORS:
             _keep_tail_float(manager, nodes, floats)
         return manager.get_quantization_recipe()
@@ -131,6 +134,17 @@ def _scale_rows(manager: Any, nodes: Sequence[Node], floats: Mapping[str, Floats
         tables = [floats[name] for name in node.constants if name in floats and floats[name].ndim == 2]
         if node.kind == "EMBEDDING_LOOKUP" and tables and tables[0].shape[1] >= _WIDE:
             manager.add_dynamic_config(_scope([";".join(node.outputs)]), Operator.EMBEDDING_LOOKUP, num_bits=8)
+
+
+def _scale_tied(manager: Any, scheme: str, nodes: Sequence[Node], floats: Mapping[str, Floats]) -> None:
+    """A scale for each row of tables that also score tokens, as products have it: with another, ai-edge-quantizer 0.10
+    stores a copy of the table for each signature.
+    """
+    scored = {id(floats[name]) for node in nodes if node.kind == _PRODUCT for name in node.constants if name in floats}
+    add = manager.add_dynamic_config if scheme == "int8-dynamic" else manager.add_weight_only_config
+    for node in nodes:
+        if node.kind == "EMBEDDING_LOOKUP" and any(id(floats.get(name)) in scored for name in node.constants):
+            add(_scope([";".join(node.outputs)]), Operator.EMBEDDING_LOOKUP, num_bits=8)
 
 
 def _calibrate(model: Path, recipe: Any, calibration: Path) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""Which texts files of a model that writes are tried on: prompts to go on from, and texts to score."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.checkpoint import Checkpoint
+from edgekit.errors import DataError, MissingExtraError
+from edgekit.proof.golden import Golden, write_golden
+from edgekit.proof.golden_texts import GoldenTexts, pack_texts
+from edgekit.proof.texts import SAMPLE_TEXTS
+from edgekit.proof.writing import Prompt
+from edgekit.text.corpora import Pair, reload_corpus
+from edgekit.text.processor import BOS_ID, Processor
+from edgekit.train.text_metrics import references_of
+from edgekit.train.texts import encode_pairs
+
+#: how many texts by default: what a release is held to
+TEXTS = 200
+#: what is written after the beginning of a text, in tokens; a translation goes on to its end
+NEW_TOKENS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenSamples:
+    """The golden texts before the source has written; of how many held-out ones, from where, and what can't be
+    measured, if so.
+    """
+
+    texts: GoldenTexts
+    population: int
+    origin: str
+    note: str
+
+    def write(self, path: Path) -> None:
+        """Write them for the job that runs the source."""
+        write_golden(path, Golden(steps=(), labels=np.zeros(0, np.int32), texts=pack_texts(self.texts)))
+
+
+def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS) -> WrittenSamples:
+    """A fixed sample of the test part of the checkpoint's data (None: all of it): beginnings to go on from, or source
+    texts to translate, and the same texts to score.
+
+    Where the data can't be read again, edgekit's own sample texts as prompts, and a note that says why.
+    """
+    processor, longest = checkpoint.processor, checkpoint.config.max_length
+    translate = checkpoint.config.task == "translate"
+    try:
+        pairs = _test_pairs(checkpoint)
+    except (DataError, MissingExtraError) as error:
+        made = [Pair(source=text if translate else "", target=text) for text in SAMPLE_TEXTS]
+        texts = replace(_prompts(made, processor, longest, translate=translate), sources=(), references=())
+        return WrittenSamples(texts=texts, population=0, origin="edgekit's own samples", note=f"not measured: {error}")
+    chosen = _sample(pairs, count, by_source=translate)
+    encoded = encode_pairs(chosen, processor, translate=translate, training=False)
+    rows = zip(encoded.targets, encoded.sources or [[] for _ in encoded.targets], strict=True)
+    scored = tuple(Prompt(ids=tuple(ids), source=tuple(source)) for ids, source in rows)
+    texts = _prompts(chosen, processor, longest, translate=translate)
+    return WrittenSamples(
+        texts=replace(texts, scored=scored, size_bytes=encoded.size_bytes),
+        population=len({pair.source for pair in pairs} if translate else pairs),
+        origin=f"test part of {checkpoint.data.source if checkpoint.data else ''}",
+        note="",
+    )
+
+
+def _test_pairs(checkpoint: Checkpoint) -> tuple[Pair, ...]:
+    if checkpoint.data is None:
+        raise DataError(f"the checkpoint {checkpoint.name} does not say what data it was trained on")
+    return reload_corpus(checkpoint.data).test
+
+
+def _sample(pairs: Sequence[Pair], count: int | None, *, by_source: bool) -> list[Pair]:
+    """The pairs of the texts whose sha256 is lowest, in their order: adding data does not change the others."""
+
+    def key(pair: Pair) -> str:
+        return pair.source if by_source else pair.target
+
+    kept = sorted({key(pair) for pair in pairs}, key=lambda text: hashlib.sha256(text.encode()).digest())[:count]
+    chosen = set(kept)
+    return [pair for pair in pairs if key(pair) in chosen]
+
+
+def _prompts(pairs: Sequence[Pair], processor: Processor, longest: int, *, translate: bool) -> GoldenTexts:
+    """The golden texts with prompts alone: source texts with their translations, or the first halves of texts."""
+    if translate:
+        references = references_of(pairs)
+        encoded = processor.encode(list(references))
+        return GoldenTexts(
+            prompts=tuple(Prompt(ids=(BOS_ID,), source=tuple(ids[:longest])) for ids in encoded),
+            max_new_tokens=longest,
+            sources=tuple(references),
+            references=tuple(references.values()),
+        )
+    halves = [ids[: min(len(ids), longest) // 2] for ids in processor.encode_uncut([pair.target for pair in pairs])]
+    prompts = tuple(Prompt(ids=(BOS_ID, *ids)) for ids in halves)
+    return GoldenTexts(prompts=prompts, max_new_tokens=min(NEW_TOKENS, longest))

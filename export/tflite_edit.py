@@ -1,0 +1,95 @@
+"""Changes to a TFLite model that was read (`ModelT`): new tensors, constants and operators in its subgraphs."""
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+#: operators that quantizers take for broken where the type of their options is missing
+_OPTIONS = {
+    schema.BuiltinOperator.SLICE: (schema.BuiltinOptions.SliceOptions, schema.SliceOptionsT),
+    schema.BuiltinOperator.MUL: (schema.BuiltinOptions.MulOptions, schema.MulOptionsT),
+}
+
+
+def add_tensor(subgraph: Any, name: bytes, dtype: int, shape: list[int], buffer: int = 0) -> int:
+    """Add a tensor to a subgraph, computed where it has no buffer; its index."""
+    tensor = schema.TensorT()
+    tensor.name, tensor.type, tensor.buffer = name, dtype, buffer
+    tensor.shape = np.asarray(shape, np.int32)
+    subgraph.tensors.append(tensor)
+    return len(subgraph.tensors) - 1
+
+
+def add_shape(model: Any, subgraph: Any, name: bytes, shape: Any) -> int:
+    """Add an int32 constant of one axis; its tensor's index."""
+    buffer = add_buffer(model, np.asarray(shape, np.int32))
+    return add_tensor(subgraph, name, schema.TensorType.INT32, [len(shape)], buffer)
+
+
+def add_buffer(model: Any, values: NDArray[Any]) -> int:
+    """A buffer of these values: one that there is, as subgraphs of several signatures share theirs, or a new one."""
+    content = values.tobytes()
+    for index, known in enumerate(model.buffers):
+        if known.data is not None and len(known.data) == len(content) and bytes(known.data) == content:
+            return index
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(content, np.uint8)
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
+def drop_unread_buffers(model: Any) -> None:
+    """Take the values from constants that nothing reads any more; the tensors stay, for others are known by number."""
+    read = {entry.buffer for entry in model.metadata or ()}
+    for subgraph in model.subgraphs:
+        used = {index for operator in subgraph.operators for index in operator.inputs} | set(subgraph.outputs)
+        read |= {subgraph.tensors[index].buffer for index in used if index >= 0}
+    for index, buffer in enumerate(model.buffers):
+        if index not in read:
+            buffer.data = None
+
+
+def make_operator(model: Any, builtin: int, inputs: list[int], outputs: list[int]) -> Any:
+    """An operator of a kind, for a subgraph's list."""
+    operator = schema.OperatorT()
+    operator.opcodeIndex = _opcode(model, builtin)
+    operator.inputs, operator.outputs = inputs, outputs
+    if builtin in _OPTIONS:
+        kind, options = _OPTIONS[builtin]
+        operator.builtinOptionsType, operator.builtinOptions = kind, options()
+    return operator
+
+
+def kind_of(model: Any, operator: Any) -> int:
+    """The kind of an operator, of schema.BuiltinOperator."""
+    return _code(model, operator.opcodeIndex)
+
+
+def float_table(model: Any, tensor: Any) -> bool:
+    """Whether a tensor is a constant float32 matrix."""
+    constant = model.buffers[tensor.buffer].data is not None
+    return bool(constant and tensor.type == schema.TensorType.FLOAT32 and len(tensor.shape) == 2)
+
+
+def float_values(model: Any, tensor: Any) -> NDArray[np.float32]:
+    """The values of a constant float32 tensor."""
+    shape = [int(size) for size in tensor.shape]
+    return np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(shape)
+
+
+def _opcode(model: Any, builtin: int) -> int:
+    for index in range(len(model.operatorCodes)):
+        if _code(model, index) == builtin:
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = builtin
+    code.version = 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def _code(model: Any, index: int) -> int:
+    code = model.operatorCodes[index]
+    return int(max(code.builtinCode, code.deprecatedBuiltinCode))

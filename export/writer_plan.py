@@ -1,0 +1,46 @@
+"""What models that write are exported to: targets, schemes and options, or why not."""
+
+from collections.abc import Sequence
+
+from edgekit.export.recipes import Recipe
+from edgekit.export.schemes import CALIBRATED
+from edgekit.model.config import TransformerConfig
+from edgekit.sources.writers import SHORTEST
+
+TARGETS = ("tflite",)
+
+
+def refuse_writer(
+    config: TransformerConfig, target: str, scheme: str | Recipe, rewrites: Sequence[str], lengths: Sequence[int]
+) -> str | None:
+    """Why a model that writes can't go to a target so; None where it can."""
+    if config.max_length < SHORTEST:
+        return f"the model reads {config.max_length} token in all: to write takes --max-length {SHORTEST} or more"
+    if target not in TARGETS:
+        return f"{target} is not offered for models that write ({config.task}): say --target {','.join(TARGETS)}"
+    if isinstance(scheme, Recipe):
+        return f"the recipe {scheme.name} is of a classifier's modules: give a model that writes a scheme"
+    if scheme in CALIBRATED:
+        return (
+            f"{target} does not offer {scheme} for models that write: the cache stays in float32 between calls, and so "
+            "does what reads it; say int8-dynamic"
+        )
+    if rewrites:
+        return f"--rewrite {rewrites[0]} is of the classifier's graph: leave it out"
+    if lengths:
+        return "--sequence-length is of classifiers; a model that writes takes --prefill-length"
+    return None
+
+
+def refuse_prefill(lengths: Sequence[int], config: TransformerConfig) -> str | None:
+    """Why a model can't be given these prefill lengths (ascending); None where it can."""
+    if not lengths:
+        return None
+    if config.task != "generate":
+        way = "--sequence-length" if config.task == "classify" else "its translation begins with one token"
+        return f"--prefill-length is of models to generate, and this one was trained with --task {config.task}: {way}"
+    if lengths[0] < SHORTEST:
+        return f"--prefill-length {lengths[0]} is what decode does; the shortest is {SHORTEST}"
+    if lengths[-1] > config.max_length:
+        return f"--prefill-length {lengths[-1]} is over the model's context of {config.max_length} tokens"
+    return None

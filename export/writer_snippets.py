@@ -1,0 +1,50 @@
+"""The README of a bundle that writes texts: the loop from one token to the next, in Python, Kotlin, Swift and C++."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from edgekit.export.targets import TARGETS
+from edgekit.program import Signature, Task, TensorSpec
+from edgekit.sources.writers import DECODE, PREFILL
+from edgekit.text.processor import BOS_ID, EOS_ID
+
+_NUMBER = re.compile(r"\.\d+\.")
+
+
+def writer_facts(name: str, task: Task, target: str, signatures: Sequence[Signature], packages: str) -> dict[str, Any]:
+    """What the templates `write.md` and those of the target say."""
+    decode = next(signature for signature in signatures if signature.name == DECODE)
+    outputs = {spec.name: spec for spec in decode.outputs}
+    cache = next(spec for spec in decode.inputs if spec.name in decode.states)
+    sizes = [each.inputs[0].shape[1] for each in signatures if each.name.startswith(PREFILL)]
+    return {
+        "name": name,
+        "task": task,
+        "target": target,
+        "model": TARGETS[target].file,
+        "signatures": signatures,
+        "ports": _ports,
+        "prefill": [f"`{each.name}`" for each in signatures if each.name.startswith(PREFILL)],
+        "prefill_sizes": sizes,
+        "longest": cache.shape[2],
+        "cache_bytes": 4 * cache.shape[1] * cache.shape[2] * cache.shape[3],
+        "vocab": outputs["logits"].shape[-1],
+        "bos": BOS_ID,
+        "eos": EOS_ID,
+        "packages": packages,
+    }
+
+
+def _ports(specs: Sequence[TensorSpec]) -> Iterator[dict[str, object]]:
+    """Rows of a table: one for all layers of a cache."""
+    seen: dict[str, list[str]] = {}
+    shapes = {}
+    for spec in specs:
+        pattern = _NUMBER.sub(".N.", spec.name)
+        seen.setdefault(pattern, []).append(spec.name)
+        shapes[pattern] = spec
+    for pattern, names in seen.items():
+        several = f" (N from 0 to {len(names) - 1})" if pattern not in names else ""
+        spec = shapes[pattern]
+        yield {"shown": f"`{pattern}`{several}", "dtype": spec.dtype, "shape": list(spec.shape)}
