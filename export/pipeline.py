@@ -107,7 +107,7 @@ def export_checkpoint(
     if checkpoint.config.task == "classify":
         subject = CheckpointSubject(checkpoint, eval_samples=eval_samples, calibration=calibration, cache=cache)
     else:
-        subject = WriterSubject(checkpoint, eval_samples=eval_samples, prefill_lengths=prefill_lengths)
+        subject = WriterSubject(checkpoint, eval_samples=eval_samples, prefill_lengths=prefill_lengths, cache=cache)
     return export_subject(
         subject,
         plans,

@@ -19,7 +19,7 @@ from edgekit.export.prepare import CALIBRATION, Texts, read_prepared
 from edgekit.export.quantize.calibration import Calibration, CalibrationRecord
 from edgekit.model.rewrites import rewrite_signature
 from edgekit.program import FRAMEWORKS, Framework, Signature, SourceRef, Task
-from edgekit.proof.held_out_texts import TEXTS, choose_texts
+from edgekit.proof.held_out_texts import TEXTS, WrittenSamples, choose_texts
 from edgekit.proof.prove import Samples, choose_samples
 from edgekit.proof.tokens import write_tokens
 from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
@@ -156,15 +156,21 @@ class WriterSubject:
         *,
         eval_samples: int | None = TEXTS,
         prefill_lengths: Sequence[int] = (),
+        cache: Cache | None = None,
     ) -> None:
         check_writer(checkpoint, "this subject")
+        self._eval_samples, self._cache = eval_samples, cache
         self.checkpoint, self._prefill_lengths = checkpoint, tuple(prefill_lengths)
         self.name, self.framework, self.labels = checkpoint.name, checkpoint.framework, checkpoint.labels
         self.task: Task = checkpoint.config.task
         self.sources: Mapping[Framework, SourceRef] = {
             framework: checkpoint_source(checkpoint.path, framework, self.task) for framework in FRAMEWORKS
         }
-        self._samples = choose_texts(checkpoint, eval_samples)
+
+    @cached_property
+    def _samples(self) -> WrittenSamples:
+        """Read when the reference is next: conversions need not wait for seconds of reading data."""
+        return choose_texts(self.checkpoint, self._eval_samples, cache=self._cache)
 
     def signatures(self, plan: PlannedExport, reference: Reference | None) -> tuple[Signature, ...] | None:
         """Those of the plan's file."""
@@ -174,7 +180,7 @@ class WriterSubject:
         """Write the prompts and the texts to score, and golden ids."""
         steps, output = scratch / "texts.npz", str(scratch / bundles.GOLDEN)
         self._samples.write(steps)
-        write_tokens(scratch / bundles.TOKENS, self.checkpoint.processor.encode)
+        write_tokens(scratch / bundles.TOKENS, self.checkpoint.processor.encode, self._cache)
         return {"op": "write", "source": self.sources[self.framework], "steps": str(steps), "output": output}
 
     def read(self, scratch: Path) -> Reference:
