@@ -230,7 +230,7 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     fields: dict[str, Any] = {"op": "compress", "input": str(shared), "target": plan.target.name}
     source = session.subject.sources[plan.route]
     fields |= {"recipe": plan.recipe, "source": source} if plan.recipe else {"scheme": plan.scheme}
-    if plan.calibrated:
+    if plan.calibrated or (_sees_texts(session, plan) and reference.result().calibration):
         fields["calibration"] = str(_calibration_steps(session, plan, reference.result()))
     with session.slots.take(COMPRESS):
         made = _run_job(session, Job.model_validate(fields | _paths(session, plan.name, output)), plan.name)
@@ -241,6 +241,11 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     details = made.details.model_copy(update=counts)
     both = {"tools": converted.tools | made.tools, "cached": converted.cached and made.cached}
     return made.model_copy(update={"details": details} | both)
+
+
+def _sees_texts(session: _Session, plan: PlannedExport) -> bool:
+    """Whether outliers are looked for in texts. edgekit's own encoders have none, and their texts may not be there."""
+    return plan.balanced and not isinstance(session.subject, CheckpointSubject)
 
 
 def _calibration_steps(session: _Session, plan: PlannedExport, reference: Reference) -> Path:
@@ -327,7 +332,7 @@ def _fill_bundle(
         target=plan.target.name,
         via=plan.route,
         scheme=plan.scheme,
-        scheme_details=_scheme_details(reference, plan, result),
+        scheme_details=_scheme_details(session, reference, plan, result),
         rewrites=plan.rewrites,
         requires=requirements(plan.schemes, plan.target.name, plan.route, result.details.version),
         model=plan.target.file,
@@ -344,12 +349,12 @@ def _fill_bundle(
     )
 
 
-def _scheme_details(reference: Reference, plan: PlannedExport, result: JobResult) -> dict[str, Any]:
+def _scheme_details(session: _Session, reference: Reference, plan: PlannedExport, result: JobResult) -> dict[str, Any]:
     """What the scheme became: in words, as counted, and with which texts it was calibrated."""
     details = result.details.model_dump(mode="json", exclude={"seconds", "steps", "version"}, exclude_none=True)
     if plan.recipe:
         details["recipe"] = plan.recipe.model_dump(mode="json", exclude={"found"})
-    if reference.calibration and plan.calibrated:
+    if reference.calibration and (plan.calibrated or _sees_texts(session, plan)):
         details["calibration"] = reference.calibration.model_dump(mode="json")
     if plan.rewrites:
         details["rewrites"] = {name: REWRITES[name].becomes for name in plan.rewrites}
