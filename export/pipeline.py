@@ -290,6 +290,7 @@ def _fill_bundle(
         population=reference.population,
         accuracy_note=reference.note,
         same_tokens=tolerance.same_tokens,
+        bits_tolerance=tolerance.bits_per_byte,
     )
     return bundles.seal_bundle(
         folder,
