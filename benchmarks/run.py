@@ -11,6 +11,7 @@ BENCHMARKS = (
     "schemes",
     "lengths",
     "qat",
+    "translation",
     "coreml_zoo",
     "minilm",
     "hf_zoo",

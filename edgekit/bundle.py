@@ -161,7 +161,8 @@ class Manifest(_Record):
     `scheme_details` tells what the scheme became in this target, as counted; `rewrites` are those of `export
     --rewrite`; `requires` what the file needs to run; `target_options` what was asked of this target alone (the oldest
     iOS, sequence lengths, …); `written` what a model that writes wrote; `compiled` what device the file was compiled
-    for, if it was.
+    for, if it was. `proven_before` is the day of the proof, where the export took it from its cache: the same bytes,
+    run on the same golden data by the same runtime on the same machine.
     """
 
     edgekit: Literal[1] = 1
@@ -181,6 +182,7 @@ class Manifest(_Record):
     tools: dict[str, str]
     parity: Parity
     accuracy: Accuracy
+    proven_before: str = ""
     golden_texts: str
     written: WrittenTexts | None = None
     compiled: CompiledFor | None = None

@@ -11,6 +11,8 @@ LENGTH = "length"
 #: the free axes of a growing cache, as Optimum names them: texts, new tokens, tokens kept, both together, the source's
 BATCH, COUNT, PAST, TOTAL = "batch_size", "sequence_length", "past_sequence_length", "total_sequence_length"
 SOURCE = "encoder_sequence_length"
+#: what a prefill gives that keeps its states itself: how many tokens they hold
+NEXT_POSITION = "next_position"
 FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
 #: what edgekit's own models are for: the encoder, the decoder, the encoder–decoder
 ModelTask = Literal["classify", "generate", "translate"]
@@ -49,7 +51,8 @@ class Signature(BaseModel):
 
     `method` is the method of the source module that it runs; `states` maps an input to the output that replaces
     it in the next call of any signature (a KV cache), `given` one to the output of the signature `encode` that fills it
-    for a whole generation. With `dynamic_length`, axis 1 of every input may be anything up to what its shape says.
+    for a whole generation. Where the file itself keeps the states (Core ML's), it is `stateful`. With `dynamic_length`,
+    axis 1 of every input may be anything up to what its shape says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +63,7 @@ class Signature(BaseModel):
     outputs: tuple[TensorSpec, ...]
     states: dict[str, str] = {}
     given: dict[str, str] = {}
+    stateful: bool = False
     dynamic_length: bool = False
 
 

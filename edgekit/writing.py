@@ -8,7 +8,7 @@ from typing import Literal
 from edgekit.bundle import MANIFEST, TOKENIZER, Bundle, open_bundle
 from edgekit.checkpoint import load_checkpoint
 from edgekit.errors import DataError, RefusedError
-from edgekit.proof.writing import Prompt, RunWriter, WritingSettings, WrittenText, run_here, write_texts
+from edgekit.proof.writing import Prompt, RunWriter, WritingSettings, WrittenText, context_of, run_here, write_texts
 from edgekit.text.processor import BOS_ID, EOS_ID, Processor
 from edgekit.text.streaming import TextStream
 
@@ -19,13 +19,14 @@ OnText = Callable[[int, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TextWriter:
-    """A model that writes, ready to run, with its tokenizer and the tokens that end its texts."""
+    """A model that writes, ready to run; `context` is how many tokens it reads at most."""
 
     name: str
     task: WritingTask
     processor: Processor
     stop_ids: tuple[int, ...]
     run: RunWriter
+    context: int | None
 
     def prompt(self, text: str) -> Prompt:
         """What the model reads of a text; raises DataError for an empty one to translate."""
@@ -62,14 +63,27 @@ def open_writer(path: Path, task: WritingTask, *, num_threads: int = 1) -> TextW
     from edgekit.proof.in_framework import run_checkpoint
 
     run = run_checkpoint(checkpoint)
-    return TextWriter(name=checkpoint.name, task=task, processor=checkpoint.processor, stop_ids=(EOS_ID,), run=run)
+    return TextWriter(
+        name=checkpoint.name,
+        task=task,
+        processor=checkpoint.processor,
+        stop_ids=(EOS_ID,),
+        run=run,
+        context=checkpoint.config.max_length,
+    )
 
 
 def bundle_writer(bundle: Bundle, task: WritingTask, run: RunWriter) -> TextWriter:
     """The writer of a bundle that `run` runs; raises RefusedError for a bundle of another task."""
     _check_task(str(bundle.path), bundle.manifest.task, task)
-    processor = Processor.load(bundle.path / TOKENIZER)
-    return TextWriter(name=bundle.manifest.name, task=task, processor=processor, stop_ids=(EOS_ID,), run=run)
+    return TextWriter(
+        name=bundle.manifest.name,
+        task=task,
+        processor=Processor.load(bundle.path / TOKENIZER),
+        stop_ids=(EOS_ID,),
+        run=run,
+        context=context_of(bundle.manifest.signatures),
+    )
 
 
 def _check_task(name: str, found: str, wanted: WritingTask) -> None:
@@ -95,7 +109,7 @@ def write_after(
         if piece and on_text:
             on_text(number, piece)
 
-    chosen = replace(settings, stop_ids=(*settings.stop_ids, *writer.stop_ids))
+    chosen = replace(settings, stop_ids=(*settings.stop_ids, *writer.stop_ids), context=writer.context)
     found = write_texts(writer.run, prompts, chosen, on_token=take if on_text else None)
     if on_text:
         for number, stream in enumerate(streams):

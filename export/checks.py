@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from edgekit.errors import ExportError
-from edgekit.export.describe import FileDescription, SignatureDescription
-from edgekit.program import LENGTH, Signature
+from edgekit.export.describe import FileDescription, PortDescription, SignatureDescription
+from edgekit.program import LENGTH, Signature, TensorSpec
 
 Ports = dict[str, tuple[str, tuple[int | str, ...]]]
 
@@ -50,9 +50,24 @@ def check_weights(description: FileDescription, scheme: str) -> None:
 def _ports(signature: Signature | SignatureDescription, side: str) -> Ports:
     free = isinstance(signature, Signature) and signature.dynamic_length and side == "inputs"
     return {
-        port.name: (port.dtype, (port.shape[0], LENGTH) if free else tuple(_named(size) for size in port.shape))
+        port.name: (port.dtype, (port.shape[0], LENGTH) if free else _shape(port))
         for port in getattr(signature, side)
+        if not _is_kept(signature, port.name)
     }
+
+
+def _is_kept(signature: Signature | SignatureDescription, name: str) -> bool:
+    """Whether a port is a state that the file keeps itself."""
+    return (
+        isinstance(signature, Signature)
+        and signature.stateful
+        and name in {*signature.states, *signature.states.values()}
+    )
+
+
+def _shape(port: TensorSpec | PortDescription) -> tuple[int | str, ...]:
+    axes = port.axes if isinstance(port, TensorSpec) else {}
+    return tuple(axes.get(axis, _named(size)) for axis, size in enumerate(port.shape))
 
 
 def _named(size: int | str) -> int | str:

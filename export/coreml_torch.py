@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgekit.errors import ExportError
 from edgekit.export.coreml_workarounds import workarounds
-from edgekit.export.torch_modules import without_stack_traces
+from edgekit.export.torch_modules import StatefulModule, without_stack_traces
 from edgekit.extras import require
 from edgekit.sources.torch_outputs import named_tensors
 
@@ -37,9 +37,9 @@ def convert_torch_module(
     `example_inputs` are given by position, in order; their shapes are the program's, but for inputs named in `shapes`,
     which get those (shapes of several inputs belong together by position). `output_names` default to the keys of a
     dictionary, else output_0, …. The ways of `captures` are tried in order. Raises ExportError, which names the
-    operation and module that each way failed at.
+    operation and module that each way failed at. Buffers that a StatefulModule changes become states.
     """
-    flat = _Flat(module).eval()
+    flat = module if isinstance(module, StatefulModule) else _Flat(module).eval()
     with torch.no_grad(), workarounds("torch"):
         values = flat(*example_inputs.values())
         names = tuple(output_names) or flat.names

@@ -19,11 +19,13 @@ SIGNATURE = "serving_default"  # ONNX graphs have no name for their entry: the o
 
 
 def describe_onnx(path: Path) -> FileDescription:
-    """Describe an .onnx file; its version is that of the default operator set.
+    """Describe an .onnx file, or a folder of them; its version is that of the default operator set.
 
     Raises BundleError where it is truncated, corrupt, or keeps weights elsewhere, MissingExtraError without onnx.
     """
     onnx = require("onnx", f"reading {path.name}")
+    if path.is_dir():
+        return _describe_folder(onnx, path)
     from google.protobuf.message import DecodeError
 
     try:
@@ -47,14 +49,42 @@ def describe_onnx(path: Path) -> FileDescription:
         raise BundleError(f"{path} is broken: {error}") from error
 
 
+def _describe_folder(onnx: Any, folder: Path) -> FileDescription:
+    """All graphs of a folder; weights that they share are counted once."""
+    from edgekit.export.onnx_folder import FILES, read_folder
+
+    models = read_folder(folder)
+    found = {name: models[file] for name, file in FILES.items() if file in models}
+    if not found:
+        raise BundleError(f"{folder} holds no ONNX file that edgekit knows: {', '.join(FILES.values())}")
+    tensors: dict[tuple[str, tuple[int, ...], int], TensorDescription] = {}
+    for model in found.values():
+        for tensor, kept in zip(_constants(onnx, model.graph), _contents(onnx, model.graph), strict=True):
+            tensors.setdefault((tensor.dtype, tensor.shape, hash(kept)), tensor)
+    return summarize(
+        path=folder,
+        format_name="onnx",
+        version=f"opset {_opset(next(iter(found.values())))}",
+        signatures=[_signature(onnx, model.graph, name) for name, model in found.items()],
+        operators=[node.op_type for model in found.values() for node in model.graph.node],
+        tensors=list(tensors.values()),
+    )
+
+
+def _contents(onnx: Any, graph: Any) -> Iterator[bytes]:
+    """The values of each constant, as `_constants` goes through them."""
+    for tensor in _tensors(graph):
+        yield onnx.numpy_helper.to_array(tensor[0]).tobytes()
+
+
 def _opset(model: Any) -> int:
     return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
 
-def _signature(onnx: Any, graph: Any) -> SignatureDescription:
+def _signature(onnx: Any, graph: Any, name: str = SIGNATURE) -> SignatureDescription:
     stored = {tensor.name for tensor in graph.initializer}
     return SignatureDescription(
-        name=SIGNATURE,
+        name=name,
         inputs=tuple(_port(onnx, value) for value in graph.input if value.name not in stored),
         outputs=tuple(_port(onnx, value) for value in graph.output),
     )
@@ -67,12 +97,17 @@ def _port(onnx: Any, value: Any) -> PortDescription:
 
 
 def _constants(onnx: Any, graph: Any) -> Iterator[TensorDescription]:
+    for tensor, name in _tensors(graph):
+        yield _constant(onnx, tensor, name)
+
+
+def _tensors(graph: Any) -> Iterator[tuple[Any, str]]:
     for tensor in graph.initializer:
-        yield _constant(onnx, tensor, tensor.name)
+        yield tensor, tensor.name
     for node in graph.node:
         for attribute in node.attribute if node.op_type == "Constant" else ():
             if attribute.name == "value":
-                yield _constant(onnx, attribute.t, node.output[0])
+                yield attribute.t, node.output[0]
 
 
 def _constant(onnx: Any, tensor: Any, name: str) -> TensorDescription:

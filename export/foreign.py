@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.cache import Cache
 from edgekit.errors import RefusedError
 from edgekit.export.plan import ForeignModel
 from edgekit.export.prepare import Texts
@@ -33,11 +34,12 @@ class Foreign:
 
 @dataclass(frozen=True)
 class TextChoice:
-    """How many texts to prove on (None: all there are) and what to calibrate with."""
+    """How many texts to prove on (None: all there are), what to calibrate with, and where texts may be kept."""
 
     samples: int | None = None
     calibration_data: Path | None = None
     calibration_samples: int = DEFAULT_SAMPLES
+    cache: Cache | None = None
 
 
 def is_foreign(source: str) -> bool:
@@ -122,12 +124,12 @@ def gives_one_vector(source: SourceRef) -> bool:
 
 def _choose_texts(choice: TextChoice) -> Texts:
     """Texts to prove and calibrate with; real, but not of the data that the model was trained on."""
-    samples, origin = ordinary_texts(min(choice.samples or MOST_TEXTS, MOST_TEXTS))
+    samples, origin = ordinary_texts(min(choice.samples or MOST_TEXTS, MOST_TEXTS), choice.cache)
     if choice.calibration_data:
         rows = read_file(choice.calibration_data.expanduser(), "text", "text", None).rows
         calibration, source = tuple(dict.fromkeys(row.text for row in rows)), str(choice.calibration_data)
     else:
-        strings, where = interface_strings(choice.calibration_samples)
+        strings, where = interface_strings(choice.calibration_samples, choice.cache)
         calibration, source = strings or SAMPLE_TEXTS, where if strings else "edgekit's own texts"
     return Texts(
         samples=samples,

@@ -150,7 +150,9 @@ class JobDetails(_Record):
 
 
 class JobResult(_Record):
-    """What a worker answers. `files` are relative to the folder of the job's output; `tools` the versions used."""
+    """What a worker answers. `files` are relative to the folder of the job's output; `tools` the versions used;
+    `cached` says that an earlier run answered: `details.seconds` are its own.
+    """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     ok: bool
@@ -158,6 +160,7 @@ class JobResult(_Record):
     files: tuple[str, ...] = ()
     details: JobDetails = JobDetails()
     tools: dict[str, str] = {}
+    cached: bool = False
 
 
 def write_job(job: Job, path: Path) -> None:

@@ -6,6 +6,7 @@ from statistics import median
 
 import numpy as np
 
+from edgekit.cache import Cache
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import DataError, MissingExtraError, RefusedError
 from edgekit.model.sizes import multiply_accumulates
@@ -31,14 +32,14 @@ class LengthChoice:
     reason: str
 
 
-def default_lengths(checkpoint: Checkpoint, eval_samples: int | None) -> LengthChoice:
+def default_lengths(checkpoint: Checkpoint, eval_samples: int | None, *, cache: Cache | None = None) -> LengthChoice:
     """The lengths for texts such as those of the checkpoint's validation part; one, the longest, without them.
 
     Each is one that at least one of the `eval_samples` held-out texts (None: all) can prove.
     """
     longest = checkpoint.config.max_length
     try:
-        texts = [example.text for example in held_out(checkpoint, "validation")]
+        texts = [example.text for example in held_out(checkpoint, "validation", cache=cache)]
     except (DataError, MissingExtraError) as error:
         return LengthChoice(lengths=(longest,), reason=f"its data's own lengths are not known: {error}")
     tokens = [min(len(row), longest) for row in checkpoint.processor.encode(texts)]
@@ -46,7 +47,7 @@ def default_lengths(checkpoint: Checkpoint, eval_samples: int | None) -> LengthC
     def work(length: int) -> float:
         return multiply_accumulates(checkpoint.config, length)
 
-    proven_on = choose_samples(checkpoint, eval_samples).mask.sum(axis=1)
+    proven_on = choose_samples(checkpoint, eval_samples, cache=cache).mask.sum(axis=1)
     lengths = _provable(choose_lengths(tokens, longest, work), proven_on.tolist())
     padded = [next(length for length in lengths if length >= count) for count in tokens]
     share = sum(map(work, padded)) / (len(tokens) * work(longest))

@@ -11,10 +11,11 @@ import onnx
 from onnx.external_data_helper import load_external_data_for_model
 
 from edgekit.errors import BundleError
-from edgekit.sources.writers_growing import FILES
+from edgekit.sources.writers import DECODE, ENCODE
+from edgekit.sources.writers_onnx import BEGIN
 
-__all__ = ["FILES", "WEIGHTS", "check_external", "read_folder", "write_folder"]
-
+#: signature → file, as Optimum names them; the runner knows those that it loads
+FILES = {ENCODE: "encoder_model.onnx", BEGIN: "decoder_model.onnx", DECODE: "decoder_with_past_model.onnx"}
 WEIGHTS = "weights.bin"
 #: smaller constants stay in their graph
 SMALLEST_BYTES = 1024
@@ -50,6 +51,9 @@ def read_folder(folder: Path) -> dict[str, Any]:
         for tensor in model.graph.initializer:
             check_external(tensor, folder)
         load_external_data_for_model(model, str(folder))
+        for tensor in model.graph.initializer:
+            tensor.ClearField("data_location")
+            del tensor.external_data[:]
         models[path.name] = model
     return models
 

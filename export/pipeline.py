@@ -13,22 +13,23 @@ from typing import Any
 from edgekit import bundle as bundles
 from edgekit import extras
 from edgekit.bundle import MANIFEST, Manifest
+from edgekit.cache import Cache
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import EdgekitError, ExportError
+from edgekit.export.job_cache import run_job
 from edgekit.export.jobs import Job, JobResult
-from edgekit.export.placing import fit_steps_file, place_golden
+from edgekit.export.placing import fit_steps_file
 from edgekit.export.plan import PlannedExport
 from edgekit.export.prepare import CALIBRATION
+from edgekit.export.proving import prove_plan
 from edgekit.export.quantize.calibration import Calibration, choose_calibration
-from edgekit.export.schemes import SCHEMES, requirements, tolerance_of
+from edgekit.export.schemes import SCHEMES, requirements
 from edgekit.export.snippets import write_snippets
 from edgekit.export.subjects import CheckpointSubject, Reference, Subject, WriterSubject
-from edgekit.export.workers import run_worker
 from edgekit.model.rewrites import FLOAT_MASK, REWRITES
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
 from edgekit.processes import kill_running
 from edgekit.program import Signature
-from edgekit.proof.prove import prove_file
 
 DEFAULT_TIMEOUT_S = 1800.0
 
@@ -45,12 +46,16 @@ OnStage = Callable[[str, str], None]  # (bundle name or "reference", what happen
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one planned export: its manifest, or the error that ended it; seconds by stage."""
+    """What became of one planned export: its manifest, or the error that ended it; seconds by stage.
+
+    Stages that are `cached` were not done now: what an earlier export left was taken, and seconds are 0.
+    """
 
     plan: PlannedExport
     manifest: Manifest | None = None
     error: EdgekitError | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    cached: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -68,6 +73,7 @@ class _Session:
     force: bool
     timeout_s: float
     on_stage: OnStage
+    cache: Cache | None
     slots: threading.Semaphore
     floats: dict[str, Future[JobResult]] = field(default_factory=dict)
     floats_lock: threading.Lock = field(default_factory=threading.Lock)
@@ -82,6 +88,7 @@ def export_checkpoint(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     max_workers: int | None = None,
     calibration: Calibration | None = None,
+    cache: Cache | None = None,
     prefill_lengths: Sequence[int] = (),
     on_stage: OnStage = lambda name, stage: None,
 ) -> list[Outcome]:
@@ -89,15 +96,15 @@ def export_checkpoint(
 
     `eval_samples` held-out examples (None: all) are replayed through every file for parity and accuracy.
     `calibration` are the texts for schemes that need them (None: `choose_calibration`'s own). `prefill_lengths` are
-    those of a model that writes (none: the default). `timeout_s` bounds each conversion. Raises the first plan's
-    problem before any work is done.
+    those of a model that writes (none: the default). `timeout_s` bounds each conversion. What is in `cache` is not made
+    again. Raises the first plan's problem before any work is done.
     """
     _check_plans(plans, checkpoint)
     if calibration is None and any(plan.calibrated for plan in plans):
         calibration = choose_calibration(checkpoint)
     subject: Subject
     if checkpoint.config.task == "classify":
-        subject = CheckpointSubject(checkpoint, eval_samples=eval_samples, calibration=calibration)
+        subject = CheckpointSubject(checkpoint, eval_samples=eval_samples, calibration=calibration, cache=cache)
     else:
         subject = WriterSubject(checkpoint, eval_samples=eval_samples, prefill_lengths=prefill_lengths)
     return export_subject(
@@ -106,6 +113,7 @@ def export_checkpoint(
         force=force,
         timeout_s=timeout_s,
         max_workers=max_workers,
+        cache=cache,
         on_stage=on_stage,
     )
 
@@ -117,6 +125,7 @@ def export_subject(
     force: bool = False,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     max_workers: int | None = None,
+    cache: Cache | None = None,
     on_stage: OnStage = lambda name, stage: None,
 ) -> list[Outcome]:
     """Make and prove the planned bundles of anything that can be exported; the rest as `export_checkpoint`."""
@@ -130,6 +139,7 @@ def export_subject(
             force=force,
             timeout_s=timeout_s,
             on_stage=on_stage,
+            cache=cache,
             slots=threading.Semaphore(max_workers or os.cpu_count() or 1),
         )
         session.logs.mkdir(exist_ok=True)
@@ -173,19 +183,25 @@ def _export_one(session: _Session, plan: PlannedExport, reference: Future[Refere
     try:
         with atomic_directory(plan.path, force=session.force, marker=MANIFEST) as folder:
             result = _convert(session, plan, folder, reference)
-            seconds["convert"] = result.details.seconds
+            seconds["convert"] = _seconds(result)
             session.on_stage(plan.name, "waiting for the reference")
             known = reference.result()
             with session.slots:
                 session.on_stage(plan.name, "proving")
                 started = time.monotonic()
                 manifest = _fill_bundle(session, plan, folder, known, result)
-                seconds["prove"] = time.monotonic() - started
+                seconds["prove"] = 0.0 if manifest.proven_before else time.monotonic() - started
     except EdgekitError as error:
         session.on_stage(plan.name, "failed")
         return Outcome(plan=plan, error=error, seconds=seconds)
     session.on_stage(plan.name, "done")
-    return Outcome(plan=plan, manifest=manifest, seconds=seconds)
+    cached = {"convert": result.cached, "prove": bool(manifest.proven_before)}
+    stages = tuple(stage for stage, taken in cached.items() if taken)
+    return Outcome(plan=plan, manifest=manifest, seconds=seconds, cached=stages)
+
+
+def _seconds(result: JobResult) -> float:
+    return 0.0 if result.cached else result.details.seconds
 
 
 def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Future[Reference]) -> JobResult:
@@ -208,10 +224,11 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     made = _run_job(session, Job.model_validate(fields | _paths(session, plan.name, output)), plan.name)
     counts = {
         "source_weights": converted.details.source_weights,
-        "seconds": converted.details.seconds + made.details.seconds,
+        "seconds": _seconds(converted) + _seconds(made),
     }
     details = made.details.model_copy(update=counts)
-    return made.model_copy(update={"details": details, "tools": converted.tools | made.tools})
+    both = {"tools": converted.tools | made.tools, "cached": converted.cached and made.cached}
+    return made.model_copy(update={"details": details} | both)
 
 
 def _calibration_steps(session: _Session, plan: PlannedExport, reference: Reference) -> Path:
@@ -263,11 +280,20 @@ def _paths(session: _Session, name: str, output: Path) -> dict[str, str]:
 
 
 def _run_job(session: _Session, job: Job, name: str) -> JobResult:
-    """Run one worker process when a slot is free; its log stays in `.edgekit/logs`."""
+    """Run one worker process when a slot is free, or take what it left before; its log stays in `.edgekit/logs`."""
     with session.slots:
-        session.on_stage(name, _STAGES[job.op])
-        log = session.logs / f"{name}.log"
-        return run_worker(job, name, folder=session.scratch, log=log, timeout_s=session.timeout_s)
+        result = run_job(
+            job,
+            name,
+            folder=session.scratch,
+            log=session.logs / f"{name}.log",
+            timeout_s=session.timeout_s,
+            cache=session.cache,
+            on_start=lambda: session.on_stage(name, _STAGES[job.op]),
+        )
+        if result.cached:
+            session.on_stage(name, "found in the cache")
+        return result
 
 
 def _fill_bundle(
@@ -275,23 +301,10 @@ def _fill_bundle(
 ) -> Manifest:
     """Put everything beside the target file, run the proof, and seal the bundle."""
     subject, signatures = session.subject, _signatures(session, plan, reference)
-    place_golden(plan, reference.golden, folder / bundles.GOLDEN, signatures)
-    _collect_logs(session, plan, folder / bundles.LOG)
     subject.place(session.scratch, folder)
+    proven = prove_plan(plan, folder, reference, signatures, session.cache, session.scratch)
+    _collect_logs(session, plan, folder / bundles.LOG)
     write_snippets(folder, plan.name, subject.task, plan.target.name, signatures)
-    tolerance = tolerance_of(plan.schemes, plan.rewrites)
-    proof = prove_file(
-        folder / plan.target.file,
-        plan.runtime,
-        folder / bundles.GOLDEN,
-        relative_tolerance=tolerance.relative,
-        labels_changed_tolerance=tolerance.labels_changed,
-        cosine_tolerance=tolerance.cosine,
-        population=reference.population,
-        accuracy_note=reference.note,
-        same_tokens=tolerance.same_tokens,
-        bits_tolerance=tolerance.bits_per_byte,
-    )
     return bundles.seal_bundle(
         folder,
         name=plan.name,
@@ -308,9 +321,10 @@ def _fill_bundle(
         target_options=plan.coreml.recorded() if plan.coreml else {},
         source=subject.sources[plan.route],
         tools=result.tools,
-        parity=proof.parity,
-        accuracy=proof.accuracy,
-        written=proof.written,
+        parity=proven.proof.parity,
+        accuracy=proven.proof.accuracy,
+        proven_before=proven.before,
+        written=proven.proof.written,
         golden_texts=reference.origin,
     )
 

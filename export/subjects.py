@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgekit import bundle as bundles
+from edgekit.cache import Cache
 from edgekit.checkpoint import Checkpoint
 from edgekit.export.plan import PlannedExport
 from edgekit.export.prepare import CALIBRATION, Texts, read_prepared
@@ -88,16 +89,21 @@ class CheckpointSubject:
     """A checkpoint, tried on `eval_samples` of its held-out data (None: all of it)."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, eval_samples: int | None = 500, calibration: Calibration | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        eval_samples: int | None = 500,
+        calibration: Calibration | None = None,
+        cache: Cache | None = None,
     ) -> None:
-        self.checkpoint, self.calibration = checkpoint, calibration
+        self.checkpoint, self.calibration, self._cache = checkpoint, calibration, cache
         self.name, self.framework, self.labels = checkpoint.name, checkpoint.framework, checkpoint.labels
         self.task: Task = checkpoint.config.task
         self.sources: Mapping[Framework, SourceRef] = {
             framework: checkpoint_source(checkpoint.path, framework) for framework in FRAMEWORKS
         }
         self._signature = encoder_signature(checkpoint, checkpoint.framework)
-        self._samples = choose_samples(checkpoint, eval_samples)
+        self._samples = choose_samples(checkpoint, eval_samples, cache=cache)
 
     def signatures(self, plan: PlannedExport, reference: Reference | None) -> tuple[Signature, ...] | None:
         """Those of the plan's file."""
@@ -107,7 +113,7 @@ class CheckpointSubject:
         """Write the samples as steps, the calibration texts, and golden ids."""
         steps = scratch / "steps.npz"
         self._samples.write_steps(steps)
-        write_tokens(scratch / bundles.TOKENS, self.checkpoint.processor.encode)
+        write_tokens(scratch / bundles.TOKENS, self.checkpoint.processor.encode, self._cache)
         if self.calibration:
             self.calibration.write_steps(scratch / CALIBRATION)
         output = str(scratch / bundles.GOLDEN)

@@ -101,15 +101,17 @@ def _convert_signature(
 
 def _convert_torch(program: Program, signature: Signature, shapes: Shapes, target: str, scheme: str) -> Any:
     from edgekit.export.coreml_torch import convert_torch_module
-    from edgekit.export.torch_modules import SignatureModule, example_inputs
+    from edgekit.export.torch_modules import SignatureModule, StatefulModule, example_inputs, free_outputs
 
+    module = (StatefulModule if signature.stateful else SignatureModule)(program, signature)
     return convert_torch_module(
-        SignatureModule(program, signature),
+        module,
         example_inputs(signature),
-        output_names=[spec.name for spec in signature.outputs],
+        output_names=[spec.name for spec in free_outputs(signature)],
         minimum_deployment_target=target,
         precision="fp16" if scheme == "fp16" else "fp32",
         shapes=shapes,
+        captures=("export",) if signature.stateful else ("export", "trace"),
     )
 
 

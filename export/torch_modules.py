@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekit.program import COUNT, LENGTH, PAST, TOTAL, Program, Signature, argument_name
+from edgekit.program import COUNT, LENGTH, NEXT_POSITION, PAST, TOTAL, Program, Signature, TensorSpec, argument_name
 
 
 class SignatureModule(nn.Module):
@@ -26,6 +26,47 @@ class SignatureModule(nn.Module):
         return dict(zip(self.output_names, values, strict=True))
 
 
+class StatefulModule(nn.Module):
+    """Runs one signature whose states it keeps itself, in buffers of the names of its inputs.
+
+    The states of a signature without another output would have nobody to wait for: it tells `next_position`.
+    """
+
+    def __init__(self, program: Program, signature: Signature) -> None:
+        super().__init__()
+        self.module: nn.Module = program.module
+        self.signature = signature
+        self.names = tuple(spec.name for spec in signature.outputs if spec.name not in signature.states.values())
+        for spec in signature.inputs:
+            if spec.name in signature.states:
+                self.register_buffer(spec.name, torch.zeros(spec.shape))
+
+    def forward(self, *args: Tensor) -> tuple[Tensor, ...]:
+        """Take the inputs that are no states; give the outputs that are none, and keep the others."""
+        signature, names = self.signature, self.names
+        given = dict(zip((spec.name for spec in free_inputs(signature)), args, strict=True))
+        values = [given[s.name] if s.name in given else getattr(self, s.name) for s in signature.inputs]
+        found = getattr(self.module, signature.method)(*values)
+        wanted = [spec.name for spec in signature.outputs if spec.name != NEXT_POSITION]
+        outputs = dict(zip(wanted, found, strict=True))
+        for name, replaced in signature.states.items():
+            getattr(self, name)[:] = outputs[replaced]
+        if NEXT_POSITION in names:
+            outputs[NEXT_POSITION] = given["position"] + given["ids"].shape[1]
+        return tuple(outputs[name] for name in names)
+
+
+def free_inputs(signature: Signature) -> tuple[TensorSpec, ...]:
+    """The inputs that a caller gives: all, or those that are no states where the file keeps them."""
+    return tuple(s for s in signature.inputs if not (signature.stateful and s.name in signature.states))
+
+
+def free_outputs(signature: Signature) -> tuple[TensorSpec, ...]:
+    """The outputs that a caller gets."""
+    kept = set(signature.states.values()) if signature.stateful else set()
+    return tuple(spec for spec in signature.outputs if spec.name not in kept)
+
+
 def example_inputs(signature: Signature) -> dict[str, Tensor]:
     """Inputs of the signature's shapes and dtypes by argument name, all ones: valid ids, a mask that hides nothing.
 
@@ -37,7 +78,7 @@ def example_inputs(signature: Signature) -> dict[str, Tensor]:
             [sizes.get(spec.axes.get(axis, ""), size) for axis, size in enumerate(spec.shape)],
             dtype=getattr(torch, spec.dtype),
         )
-        for spec in signature.inputs
+        for spec in free_inputs(signature)
     }
 
 

@@ -11,6 +11,8 @@ pytest_plugins = ["tests.rigs.environments", "tests.rigs.fixtures"]
 for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# What is tested is done, not found in the cache of whoever runs the tests; those of the cache have one of their own.
+os.environ["EDGEKIT_CACHE_SIZE"] = "0"
 
 
 def lacking(part: str) -> NoReturn:

@@ -24,9 +24,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
-from .backend import Backend, import_runtime, load_backend
+from .backend import Backend, Runtime, import_runtime, load_backend
 from .events import Events
 from .failures import RunError, first_line
 from .generation_job import generate, parse_generation
@@ -36,12 +36,15 @@ from .memory import Memory
 from .replay import replay
 from .steps import Step, read_steps, write_outputs
 from .threads import pin
-from .writer import Writer
 
 _USAGE = "usage: python3 -m runner JOB.json [--cold]\n"
 
 
-def main(arguments: list[str]) -> int:
+#: finds the runtime of a job
+FindRuntime = Callable[[RunnerJob], Runtime]
+
+
+def main(arguments: list[str], find_runtime: FindRuntime = import_runtime) -> int:
     """Run the job whose file is the first argument; return the exit code.
 
     With `--cold` the process starts itself anew in its place, and counts from that moment.
@@ -58,7 +61,7 @@ def main(arguments: list[str]) -> int:
         job = read_job(arguments[0])
         if job.die_with_parent:
             _die_with_parent()
-        _run(job, events, started)
+        _run(job, events, started, find_runtime)
     except RunError as failure:
         events.emit("error", kind=failure.kind, message=str(failure))
         return 2 if failure.kind == "bad-job" else 3
@@ -68,12 +71,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _run(job: RunnerJob, events: Events, started: Optional[int]) -> None:
+def _run(job: RunnerJob, events: Events, started: Optional[int], find_runtime: FindRuntime) -> None:
     if not Path(job.model).exists():
         raise RunError("load-failed", f"there is no file {job.model}")
     texts = parse_generation(job.generation) if job.operation in WRITING else None
     pin(job.pin_cores)
-    runtime = import_runtime(job)
+    runtime = find_runtime(job)
     memory = Memory()
     before = time.monotonic_ns()
     backend = load_backend(runtime, job)
@@ -84,7 +87,7 @@ def _run(job: RunnerJob, events: Events, started: Optional[int]) -> None:
         "loaded", runtime=job.runtime, version=backend.version, signatures=described, load_s=round(load_ms / 1e3, 4)
     )
     if texts is not None:
-        generate(Writer(backend), texts, events)
+        generate(backend, texts, events)
         events.emit("done", steps=len(texts.prompts))
         return
     steps = read_steps(job.steps)

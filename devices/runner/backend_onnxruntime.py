@@ -12,11 +12,14 @@ import numpy as np
 
 from .backend import UNNAMED, Backend, Call, Port, Signature, nothing
 from .failures import RunError
-from .job import RunnerJob
+from .job import WRITING, RunnerJob
 from .onnx_providers import PROVIDERS, describe, is_complete, open_session, read_placements, use_cache
 from .steps import Arrays
 
 ACCELERATORS = {name: ("cpu", provider.accelerator) for name, provider in PROVIDERS.items()}
+#: graphs of a folder, as Optimum names them, and the signature of each; the loop that writes needs no `begin`
+GRAPHS = {"encoder_model.onnx": "encode", "decoder_model.onnx": "begin", "decoder_with_past_model.onnx": "decode"}
+_UNUSED = "decoder_model.onnx"
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64"}
 
 
@@ -35,19 +38,30 @@ def load(runtime: Any, job: RunnerJob) -> Backend:
 
 
 class OnnxBackend(Backend):
-    """One inference session; an ONNX graph has one unnamed entry. Its run takes the inputs and gives the outputs."""
+    """An inference session, or one for each graph of a folder; a lone graph has one unnamed entry.
+
+    A session's run takes the inputs and gives the outputs.
+    """
 
     def __init__(self, runtime: Any, job: RunnerJob) -> None:
         self.version = str(runtime.__version__)
         self._runtime, self._job = runtime, job
         options = self._options()
-        job, self.cache = use_cache(runtime, job, options)
+        if not Path(job.model).is_dir():  # of a folder every graph would be kept under the same name
+            job, self.cache = use_cache(runtime, job, options)
         self._profiling = job.operation == "profile"
         if self._profiling:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(tempfile.gettempdir(), f"edgekit-profile-{os.getpid()}"))
-        self._session = open_session(runtime, job, options)
-        self.signatures = {UNNAMED: Signature(_ports(self._session.get_inputs()), _ports(self._session.get_outputs()))}
+        models = _graphs(job)
+        self._sessions = {
+            name: open_session(runtime, job._replace(model=model), options) for name, model in models.items()
+        }
+        self._session = next(iter(self._sessions.values()))
+        self.signatures = {
+            name: Signature(_ports(session.get_inputs()), _ports(session.get_outputs()))
+            for name, session in self._sessions.items()
+        }
 
     def _options(self) -> Any:
         options = self._runtime.SessionOptions()
@@ -65,13 +79,13 @@ class OnnxBackend(Backend):
         def read(values: Any) -> Arrays:
             return {name: np.array(value) for name, value in zip(names, values)}
 
-        return Call(nothing, partial(self._session.run, names, inputs), read)
+        return Call(nothing, partial(self._sessions[signature].run, names, inputs), read)
 
     def session(self) -> Any:
         """States as ONNX Runtime's values."""
         from .session_onnxruntime import OnnxSession
 
-        return OnnxSession(self, self._runtime, self._session)
+        return OnnxSession(self, self._runtime, self._sessions)
 
     def assignment(self) -> dict[str, Any]:
         """The operators that each provider took; from the log of another session where that tells of more nodes.
@@ -100,6 +114,19 @@ class OnnxBackend(Backend):
         finally:
             path.unlink()
         return {"format": "onnxruntime", "nodes": _node_times(events)}
+
+
+def _graphs(job: RunnerJob) -> dict[str, str]:
+    """The files of the signatures; raises RunError for a folder that holds none."""
+    folder = Path(job.model)
+    if not folder.is_dir():
+        return {UNNAMED: job.model}
+    unused = _UNUSED if job.operation in WRITING else ""
+    found = {signature: str(folder / name) for name, signature in GRAPHS.items() if name != unused}
+    there = {signature: path for signature, path in found.items() if Path(path).is_file()}
+    if not there:
+        raise RunError("load-failed", f"the folder {job.model} has none of {', '.join(GRAPHS)}")
+    return there
 
 
 def _count(parts: list[list[Any]]) -> int:

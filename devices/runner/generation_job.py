@@ -3,6 +3,7 @@
 import time
 from typing import Any, NamedTuple, Optional, Protocol
 
+from .backend import Backend
 from .failures import RunError
 from .generation import Generation, Prompt, write
 from .sampling import Sampling
@@ -24,19 +25,23 @@ _FIELDS: dict[str, tuple[Any, float, float]] = {
 
 
 class GenerationJob(NamedTuple):
-    """Prompts, how to write, and whether each token is told of as it is chosen; or texts to score."""
+    """Prompts, how to write, and whether each token is told of as it is chosen; or texts to score.
+
+    `context` is how many tokens the model reads, where the file does not say so itself.
+    """
 
     prompts: tuple[Prompt, ...]
     generation: Generation
     stream: bool
     score: bool = False
+    context: Optional[int] = None
 
 
 def parse_generation(fields: Any) -> GenerationJob:
     """Check the `generation` of a decoded job; raises RunError("bad-job") naming the field.
 
-    {"prompts": [{"ids": […], "source": […]}, …], "stream": bool, "score": bool, "stop_ids": […], "long_prompt":
-    refuse or slide} and the numbers of `Generation` and `Sampling`.
+    {"prompts": [{"ids": […], "source": […]}, …], "stream": bool, "score": bool, "context": null or a number,
+    "stop_ids": […], "long_prompt": refuse or slide} and the numbers of `Generation` and `Sampling`.
     """
     if not isinstance(fields, dict):
         raise RunError("bad-job", "the job lacks 'generation'")
@@ -47,6 +52,9 @@ def parse_generation(fields: Any) -> GenerationJob:
     stream, long_prompt = given.pop("stream", True), given.pop("long_prompt", "refuse")
     if long_prompt not in _LONG_PROMPT:
         raise RunError("bad-job", f"unknown long_prompt {long_prompt!r}: known are {', '.join(_LONG_PROMPT)}")
+    context = given.pop("context", None)
+    if context is not None and (type(context) is not int or context < 1):
+        raise RunError("bad-job", "the job's 'context' must be a number of tokens")
     scored = bool(given.pop("score", False))
     stop_ids = _ids("stop_ids", given.pop("stop_ids", []))
     numbers = {name: _number(name, value) for name, value in given.items()}
@@ -56,6 +64,7 @@ def parse_generation(fields: Any) -> GenerationJob:
         Generation(stop_ids=stop_ids, long_prompt=long_prompt, sampling=Sampling(**sampling), **numbers),
         bool(stream),
         scored,
+        context,
     )
 
 
@@ -66,8 +75,9 @@ class Teller(Protocol):
         """Take one event."""
 
 
-def generate(writer: Writer, job: GenerationJob, events: Teller) -> None:
+def generate(backend: Backend, job: GenerationJob, events: Teller) -> None:
     """Go on from each prompt, and emit `token` for each token and `written` for each text; or `scored` for each."""
+    writer = Writer(backend, job.context)
     if job.score:
         for number, text in enumerate(job.prompts):
             events.emit("scored", prompt=number, **score(writer, text)._asdict())

@@ -10,11 +10,11 @@ from .steps import Arrays
 
 
 class OnnxSession(Session):
-    """Calls an inference session with OrtValues."""
+    """Calls inference sessions with OrtValues."""
 
-    def __init__(self, backend: Backend, runtime: Any, session: Any) -> None:
+    def __init__(self, backend: Backend, runtime: Any, sessions: dict[str, Any]) -> None:
         super().__init__(backend)
-        self._runtime, self._session = runtime, session
+        self._runtime, self._sessions = runtime, sessions
 
     def call(self, signature: str, inputs: Arrays, state: State) -> tuple[Arrays, State]:
         """Run on the states' values; the runtime makes those of the outputs."""
@@ -24,7 +24,7 @@ class OnnxSession(Session):
         taken = {name: make(np.ascontiguousarray(value)) for name, value in inputs.items()}
         taken.update({name: state[key] for key, name in past_names(known).items()})
         names = list(known.outputs)
-        produced = dict(zip(names, self._session.run_with_ort_values(names, taken)))
+        produced = dict(zip(names, self._sessions[signature].run_with_ort_values(names, taken)))
         after = {**state, **{key: produced[name] for name, key in present.items()}}
         return {name: value.numpy() for name, value in produced.items() if name not in present}, after
 

@@ -2,7 +2,7 @@
 
 `position` among them is a cache of fixed length: the first n-1 tokens of a prompt go through signatures for several at
 once, the last through that which gives logits. `attention_mask` or `position_ids` is a cache that grows: the prompt
-goes through in one call. `source_ids` is an encoder's, which runs once for a text.
+goes through in one call. A signature that gives states and takes none is an encoder, which runs once for a text.
 """
 
 from functools import lru_cache
@@ -12,10 +12,13 @@ import numpy as np
 
 from .backend import Backend, Signature
 from .failures import RunError, first_line
-from .session import Session, State, longest_text, open_session, past_names
+from .session import Session, State, longest_text, open_session, past_names, present_names
 from .steps import Arrays
 
 _IDS = ("ids", "input_ids")
+#: ids and mask of an encoder, and what a decoder calls the latter
+_SOURCE = (("source_ids", "source_mask"), ("input_ids", "attention_mask"))
+_SOURCE_MASKS = ("source_mask", "encoder_attention_mask")
 #: what a call costs beside its tokens, in tokens: the weights are read once whatever their number
 _CALL_COST = 12
 
@@ -35,24 +38,27 @@ class Reading(NamedTuple):
 class Writer:
     """A loaded file that writes.
 
-    `longest` is how many tokens it reads at most, None where the cache grows; `source_length` the longest source text
-    of one that translates, else None.
+    `longest` is how many tokens it reads at most, `source_length` how many of a text to translate: what the file says,
+    or `context` where it takes any.
 
     Raises RunError("load-failed") for a file that does not write, or whose cache does not fit together.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, context: Optional[int] = None) -> None:
         self.session: Session = open_session(backend)
         self._signatures = backend.signatures
         self._decode = self._find_decode()
         self._ids = next(name for name in _IDS if name in self._signatures[self._decode].inputs)
         self._prefill = self._find_prefill()
-        self._encode = next((n for n, known in self._signatures.items() if _is_encoder(known)), None)
-        self.longest = longest_text(self.session.states)
+        self._encode = next((n for n, known in self._signatures.items() if is_encoder(known)), None)
+        self.longest = longest_text(self.session.states) or context
         self.vocab_size = self._signatures[self._decode].outputs["logits"].shape[-1]
-        self.source_length: Optional[int] = None
+        self._padded_source: Optional[int] = None
         if self._encode is not None:
-            self.source_length = self._signatures[self._encode].inputs["source_ids"].shape[1]
+            inputs = self._signatures[self._encode].inputs
+            self._source, self._mask = next(names for names in _SOURCE if names[0] in inputs)
+            self._padded_source = inputs[self._source].shape[1]
+        self.source_length = self._padded_source or context
 
     @property
     def translates(self) -> bool:
@@ -89,7 +95,7 @@ class Writer:
         whole = self._signatures[self._decode].inputs[self._ids].shape[1] or len(ids)
         first, last = ids[: len(ids) - whole], ids[len(ids) - whole :]
         count, state = before.length, before.state
-        for size in _chunks(len(first), tuple(sorted(self._prefill)), (self.longest or len(ids)) - count):
+        for size in plan_chunks(len(first), tuple(sorted(self._prefill)), (self.longest or len(ids)) - count):
             part, first = first[:size], first[size:]
             padded = part + [0] * (size - len(part))
             _, state = self._call(self._prefill[size], padded, before._replace(state=state, length=count), owned=owned)
@@ -123,18 +129,14 @@ class Writer:
         state = self.session.begin()
         if self._encode is None:
             return {}, state
-        length = self.source_length or len(source)
+        length = self._padded_source or len(source)
         ids, mask = np.zeros((1, length), np.int64), np.zeros((1, length), np.int64)
         ids[0, : len(source)], mask[0, : len(source)] = source, 1
-        ports = {name: port for known in self._signatures.values() for name, port in known.inputs.items()}
-        given = {
-            name: np.asarray(value, ports[name].dtype)
-            for name, value in (("source_ids", ids), ("source_mask", mask))
-            if name in ports
-        }
-        taken = {name: given[name] for name in self._signatures[self._encode].inputs}
+        ports = self._signatures[self._encode].inputs
+        taken = {name: value.astype(ports[name].dtype) for name, value in ((self._source, ids), (self._mask, mask))}
         _, state = self._run(self._encode, taken, state, "reading the source text")
-        return given, state
+        ports = self._signatures[self._decode].inputs
+        return {name: mask.astype(ports[name].dtype) for name in _SOURCE_MASKS if name in ports}, state
 
     def _check(self, ids: Sequence[int], source: Sequence[int]) -> None:
         if not ids:
@@ -181,8 +183,10 @@ class Writer:
         return found
 
 
-def _is_encoder(signature: Signature) -> bool:
-    return "source_ids" in signature.inputs and not past_names(signature)
+def is_encoder(signature: Signature) -> bool:
+    """Whether a signature reads a source text: it gives states, and takes none."""
+    takes = any(ids in signature.inputs for ids, _ in _SOURCE)
+    return takes and not past_names(signature) and bool(present_names(signature)) and "logits" not in signature.outputs
 
 
 def _value(name: str, ids: list[int], count: int) -> Any:
@@ -198,7 +202,7 @@ def _value(name: str, ids: list[int], count: int) -> Any:
     return None
 
 
-def _chunks(count: int, sizes: tuple[int, ...], room: int) -> list[int]:
+def plan_chunks(count: int, sizes: tuple[int, ...], room: int) -> list[int]:
     """The sizes of the calls that read `count` tokens at the least cost; the last may be longer than what is left.
 
     None of them goes beyond the `room` in the cache, where writing more would move what is there.
@@ -208,7 +212,7 @@ def _chunks(count: int, sizes: tuple[int, ...], room: int) -> list[int]:
     while count > 2 * largest and largest > 1:  # the rest is chosen with care
         chosen.append(largest)
         count, room = count - largest, room - largest
-    return chosen + list(_cheapest(count, sizes, room)[1])
+    return sorted([*chosen, *_cheapest(count, sizes, room)[1]], reverse=True)
 
 
 @lru_cache(maxsize=4096)

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgekit.cli.cache import DEFAULT_SIZE, CacheDirOption, CacheSizeOption, NoCacheOption, open_cache
+
 if TYPE_CHECKING:
+    from edgekit.cache import Cache
     from edgekit.checkpoint import Checkpoint
     from edgekit.export.coreml_options import CoremlOptions
     from edgekit.export.pipeline import Outcome
@@ -17,9 +20,9 @@ def run_export(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="Folder of a checkpoint; hf:FOLDER or hf:OWNER/NAME (Hugging Face); package.module:function, "
-            "which makes a torch.nn.Module or Keras model; a .keras file or SavedModel folder. Without it the embedded "
-            "model.",
+            help="Folder of a checkpoint; hf:FOLDER, hf:OWNER/NAME or hf:INSTALLED-PACKAGE (Hugging Face); "
+            "package.module:function, which makes a torch.nn.Module or Keras model; a .keras file or SavedModel "
+            "folder. Without it the embedded model.",
             show_default=False,
         ),
     ] = None,
@@ -113,13 +116,18 @@ def run_export(
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Time limit of one conversion, in seconds.")] = 1800,
     force: Annotated[bool, typer.Option("--force", help="Replace bundles that exist.")] = False,
+    cache_dir: CacheDirOption = None,
+    cache_size: CacheSizeOption = DEFAULT_SIZE,
+    no_cache: NoCacheOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Convert a checkpoint to TFLite, ONNX and Core ML, and prove each file.
 
     Every file is loaded into its runtime, run on held-out text and compared with the source model before it is put in
-    place. List options may be repeated or comma-separated.
+    place. List options may be repeated or comma-separated. What an earlier export left in the cache is not made again:
+    not the file, while model, options, edgekit and all installed packages are the same; and not its proof, while the
+    bytes are, too. Bundles say so. Code of a function, or run with --trust-remote-code, is never taken from the cache.
 
     Examples:
 
@@ -158,9 +166,10 @@ def run_export(
 
     asked = _parse_lengths(sequence_length or [], "--sequence-length")
     prefill = _parse_lengths(prefill_length or [], "--prefill-length")
+    cache = open_cache(cache_dir, cache_size, off=no_cache)
     foreign, samples = None, parse_samples(eval_samples or "500")
     if source is not None and is_foreign(source):
-        texts = TextChoice(samples, calibration_data, num_calibration_samples)
+        texts = TextChoice(samples, calibration_data, num_calibration_samples, cache)
         options = {"pooling": pooling, "normalize": normalize, "trust_remote_code": trust_remote_code}
         foreign = open_foreign(source, task=task, inputs=inputs or [], lengths=asked, texts=texts, **options)
         asked = foreign.lengths
@@ -195,7 +204,7 @@ def run_export(
     plans = plan(lengths=asked)
     writes = not foreign and loaded.config.task != "classify"
     if not asked and not foreign and not writes and not dry_run and not any(each.problem for each in plans):
-        plans = plan(lengths=_choose_lengths(loaded, plans, samples))
+        plans = plan(lengths=_choose_lengths(loaded, plans, samples, cache))
     if dry_run:
         _show_plans(plans, as_json=as_json)
         raise typer.Exit(code=1 if any(plan.problem for plan in plans) else 0)
@@ -205,7 +214,9 @@ def run_export(
     calibration = None if foreign else _calibrate(loaded, plans, calibration_data, num_calibration_samples)
     with ExportProgress([plan.name for plan in plans]) as progress:
         if foreign:
-            outcomes = export_subject(foreign.subject, plans, force=force, timeout_s=timeout, on_stage=progress.show)
+            outcomes = export_subject(
+                foreign.subject, plans, force=force, timeout_s=timeout, cache=cache, on_stage=progress.show
+            )
         else:
             outcomes = export_checkpoint(
                 loaded,
@@ -214,6 +225,7 @@ def run_export(
                 force=force,
                 timeout_s=timeout,
                 calibration=calibration,
+                cache=cache,
                 prefill_lengths=prefill,
                 on_stage=progress.show,
             )
@@ -247,7 +259,7 @@ def _check_prefill(lengths: tuple[int, ...], checkpoint: "Checkpoint | None") ->
 
 
 def _choose_lengths(
-    checkpoint: "Checkpoint", plans: "list[PlannedExport]", eval_samples: int | None
+    checkpoint: "Checkpoint", plans: "list[PlannedExport]", eval_samples: int | None, cache: "Cache | None"
 ) -> tuple[int, ...]:
     """The lengths for the data's own texts, where a target has a signature for each; what each target takes is said."""
     from edgekit.cli.output import stderr
@@ -261,7 +273,7 @@ def _choose_lengths(
         stderr.print(f"Sequence lengths of {free}: any, up to {checkpoint.config.max_length}.", markup=False)
     if not several:
         return ()
-    choice = default_lengths(checkpoint, eval_samples)
+    choice = default_lengths(checkpoint, eval_samples, cache=cache)
     names = ", ".join(map(str, choice.lengths))
     stderr.print(f"Sequence lengths of {several}: {names} ({choice.reason}).", markup=False)
     return choice.lengths
@@ -373,6 +385,7 @@ def _as_dict(outcome: "Outcome") -> dict[str, Any]:
         "ok": outcome.ok,
         "error": str(outcome.error) if outcome.error else None,
         "seconds": outcome.seconds,
+        "cached": outcome.cached,
         "manifest": outcome.manifest.model_dump(mode="json") if outcome.manifest else None,
     }
 
@@ -388,11 +401,18 @@ def _show_outcomes(outcomes: "list[Outcome]") -> None:
         if manifest:
             size = human_size(Bundle(path=plan.path, manifest=manifest).model_size_bytes)
             parity, accuracy = parity_text(manifest.parity), quality_text(manifest.accuracy, manifest.written)
-        seconds = sum(outcome.seconds.values())
         scheme = "+".join((plan.scheme, *plan.rewrites))
-        rows.append([plan.target.name, plan.route, scheme, size, parity, accuracy, f"{seconds:.1f} s"])
+        rows.append([plan.target.name, plan.route, scheme, size, parity, accuracy, _time_text(outcome)])
     print_table(["target", "via", "scheme", "size", "parity with the source", _quality(outcomes), "time"], rows)
     _tell_tolerances(outcomes)
+
+
+def _time_text(outcome: "Outcome") -> str:
+    """What an export took, and what of it was not done now."""
+    if len(outcome.cached) == 2:
+        return "cached"
+    taken = "".join(f", {'file' if stage == 'convert' else 'proof'} cached" for stage in outcome.cached)
+    return f"{sum(outcome.seconds.values()):.1f} s{taken}"
 
 
 def _quality(outcomes: "list[Outcome]") -> str:

@@ -32,6 +32,7 @@ VERBS = {
     "runs": "List what was measured; show, export and import single runs.",
     "compare": "Compare two runs, labels or bundles, with intervals; fail on what got worse.",
     "report": "Show what was measured as tables, Markdown, JSON, or one HTML page.",
+    "cache": "Show or clear what earlier exports left for the next ones.",
     "schemes": "List the quantization schemes: what each becomes in each target, or why it is not offered.",
     "models": "List the named sizes: parameters, multiply-accumulates, file size.",
     "doctor": "List what is installed here, what is missing, and how to get it.",

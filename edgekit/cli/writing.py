@@ -132,9 +132,9 @@ class _Shown:
         while self._number < number:
             sys.stdout.write("\n")
             self._number += 1
+        self._open = True  # first: Ctrl-C may come in the middle of writing
         sys.stdout.write(piece)
         sys.stdout.flush()
-        self._open = True
 
     def close(self) -> None:
         """End the line of the last text, whose rest will not come."""

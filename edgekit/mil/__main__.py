@@ -81,7 +81,7 @@ def _run(job: dict[str, Any], events: TextIO) -> None:
     non_finite: dict[str, int] = {}
     for (number, signature), inputs in steps.items():
         function = "" if list(evaluator.inputs) == [""] else signature
-        for name, value in evaluator.run(inputs, function).items():
+        for name, value in run_step(evaluator, inputs, function).items():
             outputs[f"{number}/{signature}/out/{name}"] = value
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 non_finite[name] = non_finite.get(name, 0) + int(np.count_nonzero(~np.isfinite(value)))
@@ -93,11 +93,36 @@ def _run(job: dict[str, Any], events: TextIO) -> None:
     _emit(events, "done", steps=len(steps), run_s=run_s, non_finite=non_finite)
 
 
+def run_step(evaluator: Any, inputs: dict[str, Any], function: str) -> dict[str, Any]:
+    """Call a function; what is given for a state is written to it first, and what it holds then is an output.
+
+    A state `past_key_values…` comes out as `present…`, as in files that take their states as inputs.
+    """
+    states = evaluator.states.get(function, {})
+    for name in states:
+        if name in inputs:
+            evaluator.write_state(name, inputs[name])
+    outputs = evaluator.run({name: value for name, value in inputs.items() if name not in states}, function)
+    return {**outputs, **{present_name(name): evaluator.read_state(name) for name in states if name in inputs}}
+
+
+def present_name(state: str) -> str:
+    """The output that replaces a state in the next call, by the state's name."""
+    return state.replace("past_key_values", "present", 1)
+
+
+def described_ports(evaluator: Any, function: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Inputs and outputs of a function, states among both."""
+    states = evaluator.states[function]
+    after = {present_name(name): port for name, port in states.items()}
+    return {**evaluator.inputs[function], **states}, {**evaluator.outputs[function], **after}
+
+
 def _described(evaluator: Any) -> dict[str, Any]:
     return {
         name: {
-            side: {port: {"dtype": p.dtype, "shape": list(p.shape)} for port, p in ports[name].items()}
-            for side, ports in (("inputs", evaluator.inputs), ("outputs", evaluator.outputs))
+            side: {port: {"dtype": p.dtype, "shape": list(p.shape)} for port, p in ports.items()}
+            for side, ports in zip(("inputs", "outputs"), described_ports(evaluator, name), strict=True)
         }
         for name in evaluator.inputs
     }

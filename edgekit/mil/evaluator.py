@@ -9,7 +9,7 @@ import numpy as np
 from edgekit.mil import operations
 from edgekit.mil.failures import MilError, first_line
 from edgekit.mil.package import Package, open_package
-from edgekit.mil.ports import Port, check_input, input_ports, output_ports
+from edgekit.mil.ports import Port, check_input, input_ports, output_ports, state_ports
 from edgekit.mil.program import Block, Function, Name, Operation, all_operations, read_functions
 from edgekit.mil.registry import OPERATIONS
 from edgekit.mil.values import Array, PackedIntegers, Precision, check_shape, round_to
@@ -34,6 +34,7 @@ class Evaluator:
         description = package.specification.description
         self.inputs: dict[str, dict[str, Port]] = {}
         self.outputs: dict[str, dict[str, Port]] = {}
+        self.states: dict[str, dict[str, Port]] = {}
         described = {each.name: each for each in description.functions} or {"main": description}
         for name, each in described.items():
             if name not in self._functions:
@@ -41,9 +42,10 @@ class Evaluator:
             key = name if description.functions else ""
             self.inputs[key] = input_ports(each, self._functions[name])
             self.outputs[key] = output_ports(each)
+            self.states[key] = state_ports(self._functions[name])
         self._default = description.defaultFunctionName or "main"
         self._last_uses: dict[int, list[tuple[str, ...]]] = {}
-        self._states: dict[str, Array] = {}
+        self._kept: dict[str, Array] = {}
 
     @property
     def functions(self) -> dict[str, Function]:
@@ -52,7 +54,19 @@ class Evaluator:
 
     def reset_states(self) -> None:
         """Forget what calls left in the states: they are zeros again."""
-        self._states.clear()
+        self._kept.clear()
+
+    def write_state(self, name: str, value: Array) -> None:
+        """Let the next calls find `value` in a state; raises MilError("bad-input") for one that does not fit."""
+        port = next((ports[name] for ports in self.states.values() if name in ports), None)
+        if port is None:
+            raise MilError("bad-input", f"the package has no state {name!r}")
+        checked = check_input(name, port, value)
+        self._kept[name] = np.array(value if self._precision == "fp32" and value.dtype == np.float32 else checked)
+
+    def read_state(self, name: str) -> Array:
+        """Return a copy of what a call left in a state."""
+        return self._kept[name].copy()
 
     def run(self, inputs: Mapping[str, Array], function: str = "", *, watch: Watch | None = None) -> dict[str, Array]:
         """Call a function ("": the only one) with its inputs by name; its outputs by name.
@@ -77,9 +91,9 @@ class Evaluator:
 
     def _prepare_states(self, function: Function) -> None:
         for name, declared in function.inputs.items():
-            if declared.is_state and name not in self._states:
+            if declared.is_state and name not in self._kept:
                 shape = tuple(size or 1 for size in declared.shape or ())
-                self._states[name] = round_to(np.zeros(shape, declared.dtype), declared, self._precision)
+                self._kept[name] = round_to(np.zeros(shape, declared.dtype), declared, self._precision)
 
     def _block(self, block: Block, scope: "_Scope", watch: Watch | None) -> dict[str, Any]:
         scope.values.update(block.constants)
@@ -142,9 +156,9 @@ class Evaluator:
         given = operation.arguments
         state = (given.get("input") or given["state"]).name
         if operation.kind == "read_state":
-            return (self._states[state].copy(),)
+            return (self._kept[state].copy(),)
         value = _resolved(given.get("data", given.get("value")), scope, widen=False)
-        self._states[state] = np.array(value, dtype=self._states[state].dtype)
+        self._kept[state] = np.array(value, dtype=self._kept[state].dtype)
         return (value,) if operation.outputs else ()
 
     def _control(self, operation: Operation, scope: "_Scope", watch: Watch | None) -> Sequence[Any]:

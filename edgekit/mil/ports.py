@@ -63,6 +63,15 @@ def input_ports(description: Any, function: Function) -> dict[str, Port]:
     return ports
 
 
+def state_ports(function: Function) -> dict[str, Port]:
+    """The states of a function: what they hold between calls."""
+    return {
+        name: Port(dtype=np.dtype(declared.dtype).name, shapes=(tuple(size or 1 for size in declared.shape or ()),))
+        for name, declared in function.inputs.items()
+        if declared.is_state
+    }
+
+
 def output_ports(description: Any) -> dict[str, Port]:
     """The outputs of a function; a class label is a text, its probabilities an array."""
     return {

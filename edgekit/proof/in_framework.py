@@ -11,7 +11,6 @@ from edgekit.devices.runner.backend import Backend, Port
 from edgekit.devices.runner.backend import Signature as LoadedSignature
 from edgekit.devices.runner.failures import RunError
 from edgekit.devices.runner.generation_job import generate, parse_generation
-from edgekit.devices.runner.writer import Writer
 from edgekit.errors import RunnerError
 from edgekit.program import Program, TensorSpec
 from edgekit.proof.replay import OnEvent
@@ -65,7 +64,7 @@ def run_backend(backend: Backend, name: str) -> RunWriter:
     def run(fields: dict[str, Any], on_event: OnEvent) -> list[Event]:
         events = _Events(on_event)
         try:
-            generate(Writer(backend), parse_generation(fields), events)
+            generate(backend, parse_generation(fields), events)
         except RunError as error:
             raise RunnerError(f"{name}: {error}") from error
         return events.told

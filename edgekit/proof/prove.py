@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle import TOKENIZER, Accuracy, Parity, WrittenTexts
+from edgekit.cache import Cache
 from edgekit.checkpoint import Checkpoint, check_classifier
 from edgekit.errors import DataError, MissingExtraError
 from edgekit.proof.accuracy import score_outputs
@@ -57,7 +58,9 @@ class Proof:
     written: WrittenTexts | None = None
 
 
-def choose_samples(checkpoint: Checkpoint, count: int | None, part: HeldOut = "test") -> Samples:
+def choose_samples(
+    checkpoint: Checkpoint, count: int | None, part: HeldOut = "test", *, cache: Cache | None = None
+) -> Samples:
     """A fixed stratified sample of a held-out part of the checkpoint's data (None: all of it).
 
     Where the data can't be read again, edgekit's own sample texts, without labels, and a note that says why.
@@ -65,7 +68,7 @@ def choose_samples(checkpoint: Checkpoint, count: int | None, part: HeldOut = "t
     check_classifier(checkpoint, "this verb")
     length = checkpoint.config.max_length
     try:
-        examples = held_out(checkpoint, part)
+        examples = held_out(checkpoint, part, cache=cache)
     except (DataError, MissingExtraError) as error:
         ids, mask = checkpoint.processor.encode_padded(SAMPLE_TEXTS, length)
         labels = np.full(len(SAMPLE_TEXTS), -1, dtype=np.int32)

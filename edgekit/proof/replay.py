@@ -33,17 +33,19 @@ def is_evaluated(runtime: str) -> bool:
     return runtime == "coreml" and sys.platform != "darwin"
 
 
-def runner_module(runtime: str) -> str:
-    """The module that runs files of this runtime as a process."""
-    return "edgekit.mil" if is_evaluated(runtime) else "edgekit.devices.runner"
+def runner_module(runtime: str, operation: object = None) -> str:
+    """The module that runs files of this runtime as a process; texts are written by the runner's own loop."""
+    if not is_evaluated(runtime):
+        return "edgekit.devices.runner"
+    return "edgekit.proof.evaluated" if operation == "generate" else "edgekit.mil"
 
 
-def _start(runtime: str, job: Path) -> tuple[list[str], dict[str, str]]:
+def _start(runtime: str, job: Path, operation: object) -> tuple[list[str], dict[str, str]]:
     """How the runner is started for a runtime: the command, and what is added to its environment."""
     if runtime == NOWHERE:
         raise RunnerError("no such file runs here: it is for Ethos-U, in a microcontroller")
     if runtime not in ELSEWHERE:
-        return [sys.executable, "-P", "-m", runner_module(runtime), str(job)], {}
+        return [sys.executable, "-P", "-m", runner_module(runtime, operation), str(job)], {}
     name = ELSEWHERE[runtime]
     python = environment_python(name)
     if python is None:
@@ -112,7 +114,7 @@ def run_job(
             if on_event:
                 on_event(event)
 
-    argv, added = _start(runtime, job)
+    argv, added = _start(runtime, job, fields.get("operation"))
     env = added | {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": str(num_threads)}  # numpy's, in edgekit.mil
     run = run_process(argv, timeout_s=timeout_s, cwd=folder, env=env, on_line=take)
     check_run(model.name, run, events)

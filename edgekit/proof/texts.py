@@ -1,10 +1,13 @@
 """Texts of edgekit's own, to try a file on where the data of its checkpoint can't be read again."""
 
 import hashlib
-from functools import cache
+import json
+from functools import cache as memoized
 
+from edgekit.cache import Cache
+from edgekit.cache_keys import cache_key
 from edgekit.errors import DataError, MissingExtraError
-from edgekit.text.ui_strings import read_ui_strings
+from edgekit.text.ui_strings import catalogues_sha256, read_ui_strings
 
 SAMPLE_TEXTS = (
     "Save",
@@ -76,7 +79,7 @@ LONGEST = ("long text ", 10_000)
 _LANGUAGES = ("ar", "de", "el", "es", "fi", "fr", "he", "ja", "ko", "pl", "ru", "tr", "zh_Hans")
 
 
-def real_texts(count: int) -> tuple[tuple[str, ...], str]:
+def real_texts(count: int, cache: Cache | None = None) -> tuple[tuple[str, ...], str]:
     """`count` texts, always the same, and where they are from: edgekit's own, then Django's interface strings.
 
     Fewer where Django or polib is not installed. The first are ordinary sentences, the last of edgekit's own trip
@@ -85,31 +88,39 @@ def real_texts(count: int) -> tuple[tuple[str, ...], str]:
     own = (*SAMPLE_TEXTS, *EDGE_TEXTS)
     if count <= len(own):
         return own[:count], "edgekit's own texts"
-    strings, origin = interface_strings(count - len(own))
+    strings, origin = interface_strings(count - len(own), cache)
     return (*own, *strings), f"edgekit's own texts and {origin}" if strings else f"edgekit's own texts ({origin})"
 
 
-def ordinary_texts(count: int) -> tuple[tuple[str, ...], str]:
+def ordinary_texts(count: int, cache: Cache | None = None) -> tuple[tuple[str, ...], str]:
     """`count` texts such as people write, always the same, and their origin: edgekit's own, one of them as long as any
     model takes, then Django's interface strings; where those are not installed, `real_texts`.
     """
     own = (*SAMPLE_TEXTS, _FULL)
-    strings, origin = interface_strings(count)
+    strings, origin = interface_strings(count, cache)
     if not strings:
-        return real_texts(count)
+        return real_texts(count, cache)
     return (*own, *strings)[:count], f"edgekit's own texts and {origin}"
 
 
-@cache
-def interface_strings(count: int) -> tuple[tuple[str, ...], str]:
+@memoized
+def interface_strings(count: int, cache: Cache | None = None) -> tuple[tuple[str, ...], str]:
     """`count` of Django's interface strings, every other one in English, and where they are from.
 
-    None, and the reason, where Django or polib is not installed.
+    None, and the reason, where Django or polib is not installed. What is in `cache` is not read again.
     """
     try:
-        rows = read_ui_strings(_LANGUAGES)
+        if cache is None:
+            return _read_strings(count)
+        key = cache_key("interface-strings", count=count, files=catalogues_sha256())
     except (DataError, MissingExtraError) as error:
         return (), f"no others: {error}"
+    strings, origin = json.loads(cache.remember(key, lambda: json.dumps(_read_strings(count)).encode()))
+    return tuple(strings), origin
+
+
+def _read_strings(count: int) -> tuple[tuple[str, ...], str]:
+    rows = read_ui_strings(_LANGUAGES)
     both = [sorted({getattr(row, side) for row in rows.rows}, key=_rank) for side in ("source", "text")]
     mixed = dict.fromkeys(text for pair in zip(*both, strict=False) for text in pair)
     return tuple(mixed)[:count], f"ui-strings of {rows.version}"

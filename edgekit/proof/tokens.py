@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgekit.bundle import TOKENIZER, TOKENS, Bundle
+from edgekit.cache import Cache
 from edgekit.errors import BundleError
 from edgekit.program import WRITING_TASKS
 from edgekit.proof.texts import LONGEST, real_texts
@@ -38,9 +39,9 @@ class GoldenTokens(_Record):
     texts: tuple[TokenizedText, ...]
 
 
-def write_tokens(path: Path, tokenize: Tokenize) -> None:
+def write_tokens(path: Path, tokenize: Tokenize, cache: Cache | None = None) -> None:
     """Tokenize 200 real texts, and one of 100,000 characters, with the source's own tokenizer, and keep the ids."""
-    texts, origin = real_texts(COUNT)
+    texts, origin = real_texts(COUNT, cache)
     given = [*((text, 1) for text in texts), LONGEST]
     ids = tokenize([text * times for text, times in given])
     kept = tuple(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from edgekit.program import Signature
 from edgekit.proof.replay import OnEvent, run_job
 from edgekit.proof.runner_events import Event
 
@@ -24,7 +25,10 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class WritingSettings:
-    """How to write, as `devices/runner/generation.py` says; greedy by default."""
+    """How to write, as `devices/runner/generation.py` says; greedy by default.
+
+    `context` is how many tokens the model reads, for files that do not say so themselves: those whose cache grows.
+    """
 
     max_new_tokens: int = 64
     temperature: float = 0.0
@@ -36,6 +40,13 @@ class WritingSettings:
     length_penalty: float = 1.0
     long_prompt: LongPrompt = "refuse"
     stop_ids: tuple[int, ...] = ()
+    context: int | None = None
+
+
+def context_of(signatures: Sequence[Signature]) -> int | None:
+    """How many tokens a model reads, by its signatures: what the longest of its states holds; None without states."""
+    states = [spec for each in signatures for spec in each.inputs if spec.name in each.states and len(spec.shape) > 2]
+    return max((spec.shape[2] for spec in states), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any, get_args
 from edgekit.errors import CheckpointError, RefusedError, UnknownNameError
 from edgekit.extras import require
 from edgekit.program import MODEL_TASKS, Pooling, SourceOptions, SourceRef, Task
+from edgekit.sources.hub_packages import packaged_model
 
 PREFIX = "hf:"
 TASKS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task not in (*MODEL_TASKS, "custom"))
@@ -40,22 +41,21 @@ class HubFolder:
 
 
 def find_hub_folder(reference: str, *, trust_remote_code: bool = False) -> HubFolder:
-    """The folder that `hf:PATH` names, or a download of `hf:OWNER/NAME`, checked.
+    """The folder that `hf:PATH` names, that of an installed package `hf:NAME`, or a download of an id, checked.
 
     Raises CheckpointError for a folder that is incomplete or broken, RefusedError for weights that are pickles, code of
     the folder's own, or an id that can't be fetched.
     """
     named = reference.removeprefix(PREFIX)
-    path = Path(named).expanduser()
-    if not path.is_dir():
-        path = _fetch(named)
+    given = Path(named).expanduser()
+    path = given if given.is_dir() else packaged_model(named) or _fetch(named)
     config = _read_json(path / _CONFIG)
     if not isinstance(config.get("model_type"), str):
         raise CheckpointError(f"{path / _CONFIG} names no model_type: it is no model of transformers")
     if not trust_remote_code:
         _check_safe(path, config)
     own = path.resolve()
-    name = (own.parent if own.name == "model" else own).name if Path(named).expanduser().is_dir() else named
+    name = (own.parent if own.name == "model" else own).name if given.is_dir() else named
     return HubFolder(
         path=own,
         name=name.replace("/", "--"),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from edgekit.errors import RefusedError
 from edgekit.model.config import TransformerConfig
 from edgekit.model.decoder_pytorch import Cache, Decoder, EncoderDecoder, build_model
+from edgekit.sources.writers_onnx import by_layer
 
 
 class FlatDecoder(nn.Module):
@@ -69,11 +70,14 @@ class FlatEncoderDecoder(nn.Module):
         """Return logits [batch, n, vocab] of texts that begin with ids, the decoder's cache, and the source's."""
         memory = self.model.memory_of(hidden)
         logits, cache = self.model.grown(ids, source_mask, memory, self.model.no_cache(ids.shape[0]))
-        return logits, *_flat(cache), *_flat(memory)
+        return logits, *by_layer(_flat(cache), _flat(memory))
 
     def grow(self, source_mask: Tensor, ids: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
         """Return logits [batch, n, vocab] and the decoder's longer cache, as `EncoderDecoder.grown`."""
-        past, memory = _pairs(caches[: -self._memory]), _pairs(caches[-self._memory :])
+        numbers = range(len(caches))
+        order = by_layer(numbers[: -self._memory], numbers[-self._memory :])
+        tensors = [caches[order.index(number)] for number in numbers]
+        past, memory = _pairs(tensors[: -self._memory]), _pairs(tensors[-self._memory :])
         logits, cache = self.model.grown(ids, source_mask, memory, past)
         return logits, *_flat(cache)
 

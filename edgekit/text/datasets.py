@@ -1,5 +1,6 @@
 """Data to train and test on: read from a source, made unique, split, and recorded so that it can be read again."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,11 +9,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgekit.errors import DataError
+from edgekit.errors import DataError, MissingExtraError
 from edgekit.program import ModelTask
 from edgekit.text.readers import Row, Rows, read_file
 from edgekit.text.splits import Part, SplitRule, part_of
-from edgekit.text.ui_strings import DEFAULT_LANGUAGES, NAME, read_ui_strings
+from edgekit.text.ui_strings import DEFAULT_LANGUAGES, NAME, catalogues_sha256, read_ui_strings
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -121,6 +122,17 @@ def reload_data(record: DataRecord) -> Dataset:
     file = Path(record.source).expanduser()
     written = (file.stat().st_mtime_ns, file.stat().st_size) if record.source != NAME and file.is_file() else None
     return _reload(record, written)
+
+
+def data_sha256(spec: DataSpec) -> str | None:
+    """The sha256 of the files that data is read from, as they are now, unread; None where they can't be found."""
+    if spec.source == NAME:
+        try:
+            return catalogues_sha256()
+        except (DataError, MissingExtraError):
+            return None
+    path = Path(spec.source).expanduser()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 @lru_cache(maxsize=1)

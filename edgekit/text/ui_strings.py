@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,19 @@ def read_ui_pairs(language: str) -> tuple[tuple[TextPair, ...], str, str]:
     pairs = tuple(pair for path in paths if _locale(path) == language for pair in _catalogue_pairs(path))
     values = [[pair.source, pair.target, pair.key] for pair in pairs]
     return pairs, _sha256(values), f"Django {installed_version('django')}"
+
+
+@cache
+def catalogues_sha256() -> str:
+    """The sha256 of the files that strings are read from, which is known long before they are read.
+
+    Raises what reading them would.
+    """
+    check_installed(("django", "polib"), f"--data {NAME}")
+    digest = hashlib.sha256()
+    for path in _catalogue_paths():
+        digest.update(f"{'/'.join(path.parts[-5:])}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _catalogue_pairs(path: Path) -> Iterator[TextPair]:

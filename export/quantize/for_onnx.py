@@ -11,6 +11,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQua
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 from edgekit.export.jobs import Evidence
+from edgekit.export.onnx_folder import read_folder, write_folder
 from edgekit.export.quantize.mixture import Mixture, wanted_weights
 from edgekit.export.quantize.modules import Node
 from edgekit.export.quantize.nodes import onnx_nodes
@@ -33,6 +34,8 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
 
     Raises ExportError where a scheme did not take on its weights.
     """
+    if source.is_dir():
+        return _compress_folder(source, output, asked, calibration)
     floats = float_weights(source)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
@@ -48,6 +51,19 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
             _quantize(path, scheme, [node for node in chosen[scheme] if node.kind in _TAKEN], calibration)
         write_model(onnx.load(path), output)
     return asked.check(floats, quantized_weights(output, floats), wanted)
+
+
+def _compress_folder(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> Evidence | None:
+    """Each graph of a folder by itself; what the scheme took on is told of the one with most weights."""
+    made, evidences = {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, model in read_folder(source).items():
+            floats, quantized = Path(folder) / name, Path(folder) / f"quantized-{name}"
+            write_model(model, floats)
+            evidences.append(compress(floats, quantized, asked, calibration))
+            made[name] = onnx.load(quantized)
+    write_folder(made, output)
+    return max((each for each in evidences if each), key=lambda each: each.matrix_elements, default=None)
 
 
 def _quantize(path: Path, scheme: str, nodes: Sequence[Node], calibration: Path | None) -> None:

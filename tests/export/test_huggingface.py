@@ -13,6 +13,7 @@ import pytest
 from edgekit.bundle import open_bundle
 from edgekit.export.snippets import python_snippet
 from edgekit.proof.golden import read_golden
+from edgekit.sources.hub_folder import find_hub_folder
 from tests.hub_models import add_sentence_transformer, save_bert, save_vit
 
 EDGEKIT = (sys.executable, "-P", "-m", "edgekit")
@@ -157,6 +158,20 @@ def test_an_id_without_a_network_says_so(tmp_path: Path) -> None:
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     argv = ("hf:owner/name", "--task", "fill-mask")
     refuses(*argv, cwd=tmp_path, message="without a network give a folder that holds it", **nowhere)
+
+
+def test_a_model_in_an_installed_package(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found by the package's own list of files, and none of its code is run."""
+    shutil.copytree(workspace / "mini", tmp_path / "mini_model" / "model")
+    (tmp_path / "mini_model" / "__init__.py").write_text("raise SystemExit('was run')\n")
+    info = tmp_path / "mini_model-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mini-model\nVersion: 1.0\n")
+    files = [path.relative_to(tmp_path) for path in (tmp_path / "mini_model").rglob("*") if path.is_file()]
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = find_hub_folder("hf:mini-model")
+    assert (folder.name, folder.path) == ("mini-model", tmp_path / "mini_model" / "model")
 
 
 def test_a_head_that_was_never_trained_is_refused(workspace: Path) -> None:

@@ -1,16 +1,36 @@
-"""Signatures of models that write with a cache that grows: what runtimes of ONNX expect, by Optimum's names.
+"""Signatures of models that write as ONNX has them: with a cache that grows, or of fixed size.
 
-A decoder is one graph, as `ORTModelForCausalLM` and onnxruntime-genai load it. An encoder–decoder is three, each in the
+The growing cache is what runtimes of ONNX expect, by Optimum's names. A decoder is one graph, as
+`ORTModelForCausalLM` and onnxruntime-genai load it. An encoder–decoder is three, each in the
 file that `ORTModelForSeq2SeqLM` loads it from. Batches are free here; edgekit's own loop writes one text at a time.
 """
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from edgekit.model.config import TransformerConfig
-from edgekit.program import BATCH, COUNT, PAST, SOURCE, TOTAL, Signature, TensorSpec
+from edgekit.program import BATCH, COUNT, PAST, SOURCE, TOTAL, Framework, Signature, TensorSpec
+from edgekit.sources.checkpoint import SIGNATURE
 from edgekit.sources.writers import DECODE, ENCODE, cache_names
 
 BEGIN = "begin"
-#: signature → file of an encoder–decoder's folder, as Optimum names them
-FILES = {ENCODE: "encoder_model.onnx", BEGIN: "decoder_model.onnx", DECODE: "decoder_with_past_model.onnx"}
+T = TypeVar("T")
+
+
+def fixed_signatures(signatures: Sequence[Signature], framework: Framework) -> tuple[Signature, ...]:
+    """Of the signatures of a program with a cache of fixed size, those of its ONNX files.
+
+    A graph has one signature: `decode` of a decoder takes any number of ids, and serves as its prefill too. Through
+    TensorFlow it takes one id in each call.
+    """
+    if any(signature.given for signature in signatures):
+        return tuple(signatures)
+    decode = next(signature for signature in signatures if signature.name == DECODE)
+    if framework == "tensorflow":
+        return (decode.model_copy(update={"name": SIGNATURE}),)
+    longest = next(spec.shape[2] for spec in decode.inputs if spec.name in decode.states)
+    ids = decode.inputs[0].model_copy(update={"shape": (1, longest), "axes": {1: COUNT}})
+    return (decode.model_copy(update={"name": SIGNATURE, "method": "step", "inputs": (ids, *decode.inputs[1:])}),)
 
 
 def growing_signatures(config: TransformerConfig) -> tuple[Signature, ...]:
@@ -28,7 +48,7 @@ def growing_signatures(config: TransformerConfig) -> tuple[Signature, ...]:
     mask = _ids(config, "attention_mask", TOTAL)
     return (
         Signature(
-            name=DECODE,
+            name=SIGNATURE,
             method="grow",
             inputs=(_ids(config, "input_ids", COUNT), mask, _ids(config, "position_ids", COUNT), *past),
             outputs=(_logits(config), *present),
@@ -53,7 +73,7 @@ def _begin(config: TransformerConfig) -> Signature:
         name=BEGIN,
         method="begin",
         inputs=(mask, ids, _hidden(config, "encoder_hidden_states")),
-        outputs=(_logits(config), *present, *_memory(config, "present")),
+        outputs=(_logits(config), *by_layer(present, _memory(config, "present"))),
     )
 
 
@@ -68,13 +88,18 @@ def _translate(config: TransformerConfig) -> Signature:
         inputs=(
             _ids(config, "encoder_attention_mask", SOURCE),
             _ids(config, "input_ids", COUNT),
-            *past,
-            *memory,
+            *by_layer(past, memory),
         ),
         outputs=(_logits(config), *present),
         states=_paired(past, present),
         given=_paired(memory, encoded),
     )
+
+
+def by_layer(cache: Sequence[T], memory: Sequence[T]) -> tuple[T, ...]:
+    """Keys and values of each layer, then those of its source: the order that Optimum counts on."""
+    pairs = range(0, len(cache), 2)
+    return tuple(each for place in pairs for each in (*cache[place : place + 2], *memory[place : place + 2]))
 
 
 def _ids(config: TransformerConfig, name: str, axis: str) -> TensorSpec:

@@ -1,0 +1,121 @@
+"""Models that write, small, with random weights: live programs, and bundles of real files made from them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.bundle import TOKENIZER, Accuracy, Bundle, Parity, open_bundle, seal_bundle
+from edgekit.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.model.config import TransformerConfig
+from edgekit.model.weights import Weights, initial_weights
+from edgekit.program import Program, Signature, SourceRef
+from edgekit.sources.writers import build_writer_program, input_names
+from edgekit.sources.writers_growing import growing_signatures
+from edgekit.sources.writers_torch import build_flat
+from edgekit.text.corpora import load_corpus
+from edgekit.text.datasets import DataSpec
+from edgekit.text.processor import train_processor
+from tests.tiny import THINGS, VERBS
+
+CONTEXT = 24
+LLAMA: dict[str, Any] = {
+    "norm": "rmsnorm",
+    "positions": "rotary",
+    "activation": "silu",
+    "gated_ffn": True,
+    "linear_bias": False,
+    "num_kv_heads": 2,
+}
+SIZES: dict[str, Any] = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "ffn_size": 48, "max_length": CONTEXT}
+
+
+def writer_config(task: str, **overrides: Any) -> TransformerConfig:
+    return TransformerConfig.model_validate({"task": task, "vocab_size": 260, **SIZES, **LLAMA, **overrides})
+
+
+def loud_weights(config: TransformerConfig, seed: int = 0) -> Weights:
+    """Weights so large that every token changes what is likeliest next."""
+    generator = np.random.default_rng(seed)
+    return {
+        name: 0.3 * generator.standard_normal(tensor.shape, np.float32) if tensor.ndim > 1 else tensor
+        for name, tensor in initial_weights(config, seed).items()
+    }
+
+
+def write_corpus(folder: Path, task: str) -> DataSpec:
+    """Short commands, with a made-up translation to translate."""
+    path = folder / f"{task}.tsv"
+    rows = [(f"{verb} the {thing}", f"{thing}um {verb}áre") for verb in VERBS for thing in THINGS]
+    path.write_text("source\ttarget\ttext\n" + "".join(f"{a}\t{b}\t{a}\n" for a, b in rows))
+    return DataSpec.model_validate({"source": str(path), "task": task, "languages": ("la",)})
+
+
+def writer_checkpoint(folder: Path, task: str) -> Checkpoint:
+    """A checkpoint in `folder`/TASK, of bytes, whose greedy texts are long and go through many characters."""
+    config = writer_config(task)
+    made = Checkpoint(
+        path=folder / task,
+        name=task,
+        framework="torch",
+        config=config,
+        weights=loud_weights(config),
+        processor=train_processor("byte", (), 260, max_length=CONTEXT, writes=True),
+        labels=(),
+        data=load_corpus(write_corpus(folder, task)).record,
+        metrics=None,
+    )
+    save_checkpoint(made, made.path)
+    return load_checkpoint(made.path)
+
+
+def write_onnx_bundle(folder: Path, checkpoint: Checkpoint) -> Bundle:
+    """An ONNX file with a cache that grows, and a bundle around it, whose golden step is none of the model's."""
+    from edgekit.export.to_onnx import convert
+
+    signatures = growing_signatures(checkpoint.config)
+    module = build_flat(checkpoint.config, checkpoint.weights, input_names(signatures))
+    path = folder / f"{checkpoint.name}.onnx-none.edgekit"
+    path.mkdir(parents=True)
+    name = "model.onnx" if len(signatures) == 1 else "model"
+    convert(Program(framework="torch", module=module, signatures=signatures), path / name)
+    return _seal(path, checkpoint, target="onnx", runtime="onnxruntime", model=name, signatures=signatures)
+
+
+def write_tflite_bundle(folder: Path, checkpoint: Checkpoint) -> Bundle:
+    """A TFLite file with a cache of fixed length, and a bundle around it."""
+    from edgekit.export.to_tflite import convert
+
+    program = build_writer_program(checkpoint, "torch")
+    path = folder / f"{checkpoint.name}.tflite-none.edgekit"
+    path.mkdir(parents=True)
+    convert(program, path / "model.tflite")
+    signatures = program.signatures
+    return _seal(
+        path, checkpoint, target="tflite", runtime="litert-compiled", model="model.tflite", signatures=signatures
+    )
+
+
+def _seal(
+    path: Path, checkpoint: Checkpoint, *, target: str, runtime: str, model: str, signatures: tuple[Signature, ...]
+) -> Bundle:
+    checkpoint.processor.save(path / TOKENIZER)
+    task: Any = checkpoint.config.task
+    seal_bundle(
+        path,
+        name=f"{checkpoint.name}.{target}-none",
+        task=task,
+        target=target,
+        via="torch",
+        scheme="none",
+        scheme_details={},
+        model=model,
+        runtime=runtime,
+        signatures=signatures,
+        source=SourceRef(kind="checkpoint", path=str(checkpoint.path), framework="torch", task=task, sha256="0" * 64),
+        tools={},
+        parity=Parity(verdict="not-run", steps=0),
+        accuracy=Accuracy(accuracy=None, note="not measured: made by hand"),
+        golden_texts="made by hand",
+    )
+    return open_bundle(path)
