@@ -18,6 +18,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.errors import EdgekitError, ExportError
 from edgekit.export.job_cache import run_job
 from edgekit.export.jobs import Job, JobResult
+from edgekit.export.onnx_configs import write_onnx_configs
 from edgekit.export.placing import fit_steps_file
 from edgekit.export.plan import PlannedExport
 from edgekit.export.prepare import CALIBRATION
@@ -208,7 +209,7 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     """Write the target file into `folder`: converted in its scheme, or made from the float32 file schemes share."""
     output = folder / plan.target.file
     direct = not plan.recipe and plan.scheme in plan.target.converted and plan.scheme != "none"
-    if plan.target.reference or direct or (plan.coreml and plan.coreml.multifunction):
+    if plan.target.reference or direct or plan.stateful or (plan.coreml and plan.coreml.multifunction):
         return _run_job(session, _conversion(session, plan, plan.scheme, output, reference), plan.name)
     shared = session.scratch / plan.float_name / plan.target.file
     converted = _float_file(session, plan, shared, reference)
@@ -262,7 +263,7 @@ def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Pat
     if known:  # else the worker finds its one signature out, and need not wait
         fields["signatures"] = known
     if plan.coreml:
-        about = {"name": subject.name, "labels": subject.labels, "source_sha256": source.sha256}
+        about = {"task": subject.task, "name": subject.name, "labels": subject.labels, "source_sha256": source.sha256}
         fields["coreml"] = plan.coreml.model_copy(update=about)
     return Job.model_validate(fields | _paths(session, f"{plan.name}-{scheme}", output))
 
@@ -302,6 +303,8 @@ def _fill_bundle(
     """Put everything beside the target file, run the proof, and seal the bundle."""
     subject, signatures = session.subject, _signatures(session, plan, reference)
     subject.place(session.scratch, folder)
+    if isinstance(subject, WriterSubject) and plan.target.name == "onnx" and plan.kv_cache == "dynamic":
+        write_onnx_configs(folder, plan.target.file, subject.checkpoint)
     proven = prove_plan(plan, folder, reference, signatures, session.cache, session.scratch)
     _collect_logs(session, plan, folder / bundles.LOG)
     write_snippets(folder, plan.name, subject.task, plan.target.name, signatures)

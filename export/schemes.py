@@ -177,11 +177,11 @@ def reason(scheme: str, target: str) -> str:
     return _REASONS[target, scheme]
 
 
-def tolerance_of(schemes: Sequence[str], rewrites: Sequence[str] = ()) -> Tolerance:
+def tolerance_of(schemes: Sequence[str], rewrites: Sequence[str] = (), *, half_states: bool = False) -> Tolerance:
     """What "within tolerance" means for a file of these schemes and rewrites: the widest of the schemes', and what the
-    rewrites add to it.
+    rewrites add to it. With `half_states`, what it keeps between calls is float16.
     """
-    widest = _widest(schemes)
+    widest = _widest([*schemes, "fp16"] if half_states else schemes)
     return replace(widest, relative=widest.relative + added_tolerance(rewrites))
 
 

@@ -16,6 +16,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.export.plan import PlannedExport
 from edgekit.export.prepare import CALIBRATION, Texts, read_prepared
 from edgekit.export.quantize.calibration import Calibration, CalibrationRecord
+from edgekit.export.writer_forms import target_signatures
 from edgekit.model.rewrites import rewrite_signature
 from edgekit.program import FRAMEWORKS, Framework, Signature, SourceRef, Task
 from edgekit.proof.held_out_texts import TEXTS, choose_texts
@@ -162,7 +163,8 @@ class WriterSubject:
 
     def signatures(self, plan: PlannedExport, reference: Reference | None) -> tuple[Signature, ...] | None:
         """Those of the plan's file."""
-        return writer_signatures(self.checkpoint.config, self._prefill_lengths)
+        config = self.checkpoint.config
+        return target_signatures(plan, config, writer_signatures(config, self._prefill_lengths))
 
     def ask(self, scratch: Path) -> dict[str, Any]:
         """Write the prompts and the texts to score, and golden ids."""

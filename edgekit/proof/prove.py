@@ -97,12 +97,14 @@ def prove_file(
     max_steps: int | None = None,
     same_tokens: bool = False,
     bits_tolerance: float = 1.0,
+    context: int | None = None,
 ) -> Proof:
     """Run a target file on the golden steps, compare its outputs and score its answers, or the texts that it writes.
 
     With `same_tokens` each token that it writes must be the source's; its bits per byte may be more than the source's
-    by the share `bits_tolerance`. `max_steps` bounds the steps where running one is slow: a simulator takes 0.1 s and
-    more for what a device does in a millisecond. Raises RunnerError where the file can't be run at all.
+    by the share `bits_tolerance`; it reads `context` tokens at most. `max_steps` bounds the steps where running one is
+    slow: a simulator takes 0.1 s and more for what a device does in a millisecond. Raises RunnerError where the file
+    can't be run at all.
     """
     golden, tokenizer = read_golden(golden_path), golden_path.with_name(TOKENIZER)
     with tempfile.TemporaryDirectory(prefix="edgekit-prove-") as folder:
@@ -116,7 +118,7 @@ def prove_file(
     texts = unpack_texts(golden)
     if texts is not None:
         processor = Processor.load(tokenizer)
-        written = prove_texts(run_here(model, runtime), texts, processor, population, accuracy_note)
+        written = prove_texts(run_here(model, runtime), texts, processor, population, accuracy_note, context)
         parity = _with_written(parity, written, same_tokens, bits_tolerance)
         return Proof(parity=parity, accuracy=Accuracy(accuracy=None, note=NO_LABELS), written=written)
     if accuracy_note or not np.any(golden.labels >= 0):
