@@ -11,7 +11,7 @@ from edgekit.model.config import TransformerConfig
 from edgekit.model.weights import Weights, initial_weights
 from edgekit.program import Program, Signature, SourceRef
 from edgekit.sources.writers import build_writer_program, input_names
-from edgekit.sources.writers_growing import growing_signatures
+from edgekit.sources.writers_onnx import growing_signatures
 from edgekit.sources.writers_torch import build_flat
 from edgekit.text.corpora import load_corpus
 from edgekit.text.datasets import DataSpec
