@@ -182,11 +182,11 @@ def note(rows: list[dict[str, Any]], copy_bytes_per_s: dict[int, float]) -> str:
     shape = f"{models.CONFIG['num_layers']} layers, hidden size {models.CONFIG['hidden_size']}, 15.7 M random weights"
     return (
         f"Made by `{COMMAND}`: {shape} in Llama's shape, {PROMPT_TOKENS} tokens of prompt and {NEW_TOKENS} written "
-        f"greedily, {TURNS} turns of each in fresh processes. Bandwidth: bytes of the weights × tokens/s over a "
-        f"measured copy ({copies} with one thread and two); caches of the processor may give more than memory. Same tokens: as "
-        "transformers' float32; of random weights, quantized, few can be. LiteRT-LM tells only rates, by its own "
-        "benchmark. Prefill: the prompt's tokens over the time to the first token. Peers of the same precision; beside "
-        f"float32 also transformers. Bold: below {GOAL}. Beside llama.cpp, one thread: {'; '.join(gaps)}."
+        f"greedily, {TURNS} turns of each in fresh processes. Bandwidth: bytes of the weights × tokens/s over a copy "
+        f"as measured ({copies} with one thread and two); caches of the processor may give more than memory. Same "
+        "tokens: as transformers' float32; of random weights, quantized, few can be. LiteRT-LM tells only rates, by its "
+        "own benchmark. Prefill: the prompt's tokens over the time to the first token. Peers of the same precision; "
+        f"beside float32 also transformers. Bold: below {GOAL}. Beside llama.cpp, one thread: {'; '.join(gaps)}."
     )
 
 
