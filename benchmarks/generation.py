@@ -184,8 +184,8 @@ def note(rows: list[dict[str, Any]], copy_bytes_per_s: dict[int, float]) -> str:
         f"Made by `{COMMAND}`: {shape} in Llama's shape, {PROMPT_TOKENS} tokens of prompt and {NEW_TOKENS} written "
         f"greedily, {TURNS} turns of each in fresh processes. Bandwidth: bytes of the weights × tokens/s over a copy "
         f"as measured ({copies} with one thread and two); caches of the processor may give more than memory. Same "
-        "tokens: as transformers' float32; of random weights, quantized, few can be. LiteRT-LM tells only rates, by its "
-        "own benchmark. Prefill: the prompt's tokens over the time to the first token. Peers of the same precision; "
+        "tokens: as transformers' float32; of random weights, quantized, few can be. LiteRT-LM tells only rates, by "
+        "its own benchmark. Prefill: the prompt's tokens over the time to the first token. Peers of equal precision, "
         f"beside float32 also transformers. Bold: below {GOAL}. Beside llama.cpp, one thread: {'; '.join(gaps)}."
     )
 
