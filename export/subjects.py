@@ -19,12 +19,14 @@ from edgekit.export.quantize.calibration import Calibration, CalibrationRecord
 from edgekit.export.writer_forms import target_signatures
 from edgekit.model.rewrites import rewrite_signature
 from edgekit.program import FRAMEWORKS, Framework, Signature, SourceRef, Task
-from edgekit.proof.held_out_texts import TEXTS, choose_texts
+from edgekit.proof.held_out_texts import TEXTS, choose_cache_texts, choose_texts
 from edgekit.proof.prove import choose_samples
 from edgekit.proof.tokens import write_tokens
 from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
 from edgekit.sources.writers import check_writer, writer_signatures
 
+#: texts that show the range of a cache, for int8
+CACHE_CALIBRATION = "cache-calibration.npz"
 UNLABELLED = "not measured: edgekit has no labelled data for this model"
 
 
@@ -142,7 +144,8 @@ class CheckpointSubject:
 class WriterSubject:
     """A checkpoint of a model that writes, tried on `eval_samples` of its held-out texts (None: all of them).
 
-    `prefill_lengths` are those of its files' signatures for several tokens at once, ascending (none: the default).
+    `prefill_lengths` are those of its files' signatures for several tokens at once, ascending (none: the default). With
+    `int8_cache`, texts to calibrate one with are there, too.
     """
 
     def __init__(
@@ -151,6 +154,7 @@ class WriterSubject:
         *,
         eval_samples: int | None = TEXTS,
         prefill_lengths: Sequence[int] = (),
+        int8_cache: bool = False,
     ) -> None:
         check_writer(checkpoint, "this subject")
         self.checkpoint, self._prefill_lengths = checkpoint, tuple(prefill_lengths)
@@ -160,6 +164,7 @@ class WriterSubject:
             framework: checkpoint_source(checkpoint.path, framework, self.task) for framework in FRAMEWORKS
         }
         self._samples = choose_texts(checkpoint, eval_samples)
+        self._cache_samples = choose_cache_texts(checkpoint) if int8_cache else None
 
     def signatures(self, plan: PlannedExport, reference: Reference | None) -> tuple[Signature, ...] | None:
         """Those of the plan's file."""
@@ -170,6 +175,8 @@ class WriterSubject:
         """Write the prompts and the texts to score, and golden ids."""
         steps, output = scratch / "texts.npz", str(scratch / bundles.GOLDEN)
         self._samples.write(steps)
+        if self._cache_samples:
+            self._cache_samples.write(scratch / CACHE_CALIBRATION)
         write_tokens(scratch / bundles.TOKENS, self.checkpoint.processor.encode)
         signatures = writer_signatures(self.checkpoint.config, self._prefill_lengths)
         source = self.sources[self.framework]

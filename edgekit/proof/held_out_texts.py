@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.checkpoint import Checkpoint
-from edgekit.errors import DataError, MissingExtraError
+from edgekit.errors import DataError, MissingExtraError, RefusedError
 from edgekit.proof.golden import Golden, write_golden
 from edgekit.proof.golden_texts import GoldenTexts, pack_texts
 from edgekit.proof.texts import SAMPLE_TEXTS
 from edgekit.proof.writing import Prompt
-from edgekit.text.corpora import Pair, reload_corpus
+from edgekit.text.corpora import Corpus, Pair, reload_corpus
 from edgekit.text.processor import BOS_ID, Processor
 from edgekit.train.text_metrics import references_of
 from edgekit.train.texts import encode_pairs
@@ -22,6 +22,8 @@ from edgekit.train.texts import encode_pairs
 TEXTS = 200
 #: what is written after the beginning of a text, in tokens; a translation goes on to its end
 NEW_TOKENS = 32
+#: texts that show the range of a cache
+CACHE_TEXTS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,33 +46,61 @@ def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS) -> WrittenSa
     """A fixed sample of the test part of the checkpoint's data (None: all of it): beginnings to go on from, or source
     texts to translate, and the same texts to score.
 
+    Where the part is smaller than `count`, prompts of the other parts follow, which are not scored: what a file writes
+    after them must be what its source writes, whatever either was trained on.
     Where the data can't be read again, edgekit's own sample texts as prompts, and a note that says why.
     """
     processor, longest = checkpoint.processor, checkpoint.config.max_length
     translate = checkpoint.config.task == "translate"
     try:
-        pairs = _test_pairs(checkpoint)
+        corpus = _corpus(checkpoint)
     except (DataError, MissingExtraError) as error:
         made = [Pair(source=text if translate else "", target=text) for text in SAMPLE_TEXTS]
         texts = replace(_prompts(made, processor, longest, translate=translate), sources=(), references=())
         return WrittenSamples(texts=texts, population=0, origin="edgekit's own samples", note=f"not measured: {error}")
+    pairs = corpus.test
     chosen = _sample(pairs, count, by_source=translate)
     encoded = encode_pairs(chosen, processor, translate=translate, training=False)
     rows = zip(encoded.targets, encoded.sources or [[] for _ in encoded.targets], strict=True)
     scored = tuple(Prompt(ids=tuple(ids), source=tuple(source)) for ids, source in rows)
     texts = _prompts(chosen, processor, longest, translate=translate)
+    missing = max(0, (count or 0) - len(texts.prompts))
+    others = _sample([*corpus.validation, *corpus.train], missing, by_source=translate)
+    more = _prompts(others, processor, longest, translate=translate).prompts
     return WrittenSamples(
-        texts=replace(texts, scored=scored, size_bytes=encoded.size_bytes),
+        texts=replace(texts, prompts=texts.prompts + more, scored=scored, size_bytes=encoded.size_bytes),
         population=len({pair.source for pair in pairs} if translate else pairs),
         origin=f"test part of {checkpoint.data.source if checkpoint.data else ''}",
         note="",
     )
 
 
-def _test_pairs(checkpoint: Checkpoint) -> tuple[Pair, ...]:
+def choose_cache_texts(checkpoint: Checkpoint, count: int = CACHE_TEXTS) -> WrittenSamples:
+    """Texts of the training part, to calibrate a quantized cache with.
+
+    Raises RefusedError where the data can't be read again.
+    """
+    try:
+        corpus = _corpus(checkpoint)
+    except (DataError, MissingExtraError) as error:
+        raise RefusedError(f"a cache of int8 needs texts to see its range: {error}") from error
+    translate = checkpoint.config.task == "translate"
+    chosen = _sample(corpus.train, count, by_source=translate)
+    encoded = encode_pairs(chosen, checkpoint.processor, translate=translate, training=False)
+    rows = zip(encoded.targets, encoded.sources or [[] for _ in encoded.targets], strict=True)
+    scored = tuple(Prompt(ids=tuple(ids), source=tuple(source)) for ids, source in rows)
+    return WrittenSamples(
+        texts=GoldenTexts(prompts=(), max_new_tokens=1, scored=scored, size_bytes=encoded.size_bytes),
+        population=len(corpus.train),
+        origin=f"training part of {corpus.record.source}",
+        note="",
+    )
+
+
+def _corpus(checkpoint: Checkpoint) -> Corpus:
     if checkpoint.data is None:
         raise DataError(f"the checkpoint {checkpoint.name} does not say what data it was trained on")
-    return reload_corpus(checkpoint.data).test
+    return reload_corpus(checkpoint.data)
 
 
 def _sample(pairs: Sequence[Pair], count: int | None, *, by_source: bool) -> list[Pair]:
