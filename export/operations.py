@@ -51,6 +51,7 @@ def run_job(job: Job) -> JobResult:
         "reference": _reference,
         "prepare": _prepare,
         "write": _write_texts,
+        "quantize-cache": _quantize_cache,
         "score": _score,
     }
     return operations[job.op](job)
@@ -174,6 +175,17 @@ def _write_texts(job: Job) -> JobResult:
     write_golden(output, Golden(steps=steps, labels=np.full(len(steps), -1, np.int32), texts=packed))
     details = JobDetails(source_weights=count_parameters(program), steps=len(steps))
     return JobResult(ok=True, files=(output.name,), details=details, tools=tool_versions(job))
+
+
+def _quantize_cache(job: Job) -> JobResult:
+    from edgekit.export.quantize.tflite_cache import quantize_cache
+    from edgekit.proof.golden_texts import unpack_texts
+
+    texts = unpack_texts(read_golden(Path(str(job.steps))))
+    if texts is None:
+        raise RefusedError(f"{job.steps} has no texts to calibrate with")
+    given, source = texts.scored, Path(str(job.input))
+    return _write(job, lambda path: quantize_cache(source, path, given), source_weights={}, signatures=job.signatures)
 
 
 def _prepare(job: Job) -> JobResult:

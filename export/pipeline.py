@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from edgekit.export.quantize.calibration import Calibration, choose_calibration
 from edgekit.export.schemes import SCHEMES, requirements
 from edgekit.export.slots import COMPRESS, PROVE, REFERENCE, Slots, conversion_rank
 from edgekit.export.snippets import write_snippets
-from edgekit.export.subjects import CheckpointSubject, Reference, Subject, WriterSubject
+from edgekit.export.subjects import CACHE_CALIBRATION, CheckpointSubject, Reference, Subject, WriterSubject
 from edgekit.model.rewrites import FLOAT_MASK, REWRITES
 from edgekit.outputs import HIDDEN, atomic_directory, scratch_directory
 from edgekit.processes import kill_running
@@ -41,6 +41,7 @@ _STAGES = {
     "reference": "computing",
     "prepare": "computing",
     "write": "writing texts",
+    "quantize-cache": "quantizing the cache",
 }
 
 OnStage = Callable[[str, str], None]  # (bundle name or "reference", what happens now)
@@ -108,7 +109,13 @@ def export_checkpoint(
     if checkpoint.config.task == "classify":
         subject = CheckpointSubject(checkpoint, eval_samples=eval_samples, calibration=calibration, cache=cache)
     else:
-        subject = WriterSubject(checkpoint, eval_samples=eval_samples, prefill_lengths=prefill_lengths, cache=cache)
+        subject = WriterSubject(
+            checkpoint,
+            eval_samples=eval_samples,
+            prefill_lengths=prefill_lengths,
+            cache=cache,
+            int8_cache=any(plan.cache_dtype == "int8" for plan in plans),
+        )
     return export_subject(
         subject,
         plans,
@@ -214,8 +221,25 @@ def _seconds(result: JobResult) -> float:
 
 
 def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Future[Reference]) -> JobResult:
-    """Write the target file into `folder`: converted in its scheme, or made from the float32 file schemes share."""
+    """Write the target file into `folder`, its cache as the plan has it."""
     output = folder / plan.target.file
+    if plan.cache_dtype == "float32":
+        return _make(session, plan, output, reference)
+    source = session.scratch / plan.name / plan.target.file
+    source.parent.mkdir()
+    made = _make(session, plan, source, reference)
+    known = reference.result()  # whose job has written the texts to calibrate with
+    fields: dict[str, Any] = {"op": "quantize-cache", "input": str(source), "target": plan.target.name}
+    fields |= {"steps": str(session.scratch / CACHE_CALIBRATION), "signatures": _signatures(session, plan, known)}
+    name = f"{plan.name}-cache"
+    packed = _run_job(session, Job.model_validate(fields | _paths(session, name, output)), name)
+    counts = {"operators": packed.details.operators, "seconds": _seconds(made) + _seconds(packed)}
+    details = made.details.model_copy(update=counts)
+    return made.model_copy(update={"details": details, "cached": made.cached and packed.cached})
+
+
+def _make(session: _Session, plan: PlannedExport, output: Path, reference: Future[Reference]) -> JobResult:
+    """Write the target file to `output`: converted in its scheme, or made from the float32 file that schemes share."""
     direct = not plan.recipe and plan.scheme in plan.target.converted and plan.scheme != "none"
     if plan.target.reference or direct or plan.stateful or (plan.coreml and plan.coreml.multifunction):
         job = _conversion(session, plan, plan.scheme, output, reference)
@@ -277,7 +301,9 @@ def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Pat
     subject, source = session.subject, session.subject.sources[plan.route]
     fields: dict[str, Any] = {"op": "convert", "source": source, "target": plan.target.name, "scheme": scheme}
     fields["rewrites"] = plan.rewrites
-    known = subject.signatures(plan, reference.result() if len(plan.lengths) > 1 and not plan.writes else None)
+    float_cache = replace(plan, cache_dtype="float32")
+    waited = reference.result() if len(plan.lengths) > 1 and not plan.writes else None
+    known = subject.signatures(float_cache, waited)
     if known:  # else the worker finds its one signature out, and need not wait
         fields["signatures"] = known
     if plan.coreml:
@@ -356,6 +382,8 @@ def _scheme_details(session: _Session, reference: Reference, plan: PlannedExport
         details["recipe"] = plan.recipe.model_dump(mode="json", exclude={"found"})
     if reference.calibration and (plan.calibrated or _sees_texts(session, plan)):
         details["calibration"] = reference.calibration.model_dump(mode="json")
+    if plan.cache_dtype != "float32":
+        details["cache"] = f"{plan.cache_dtype} between calls, one scale each, by the largest value in training texts"
     if plan.rewrites:
         details["rewrites"] = {name: REWRITES[name].becomes for name in plan.rewrites}
     becomes = [SCHEMES[scheme][plan.target.name] for scheme in plan.schemes]

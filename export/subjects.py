@@ -20,12 +20,14 @@ from edgekit.export.quantize.calibration import Calibration, CalibrationRecord
 from edgekit.export.writer_forms import target_signatures
 from edgekit.model.rewrites import rewrite_signature
 from edgekit.program import FRAMEWORKS, Framework, Signature, SourceRef, Task
-from edgekit.proof.held_out_texts import TEXTS, WrittenSamples, choose_texts
+from edgekit.proof.held_out_texts import TEXTS, WrittenSamples, choose_cache_texts, choose_texts
 from edgekit.proof.prove import Samples, choose_samples
 from edgekit.proof.tokens import write_tokens
 from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
 from edgekit.sources.writers import check_writer, writer_signatures
 
+#: texts that show the range of a cache, for int8
+CACHE_CALIBRATION = "cache-calibration.npz"
 UNLABELLED = "not measured: edgekit has no labelled data for this model"
 
 
@@ -148,7 +150,8 @@ class CheckpointSubject:
 class WriterSubject:
     """A checkpoint of a model that writes, tried on `eval_samples` of its held-out texts (None: all of them).
 
-    `prefill_lengths` are those of its files' signatures for several tokens at once, ascending (none: the default).
+    `prefill_lengths` are those of its files' signatures for several tokens at once, ascending (none: the default). With
+    `int8_cache`, texts to calibrate one with are there, too.
     """
 
     def __init__(
@@ -157,6 +160,7 @@ class WriterSubject:
         *,
         eval_samples: int | None = TEXTS,
         prefill_lengths: Sequence[int] = (),
+        int8_cache: bool = False,
         cache: Cache | None = None,
     ) -> None:
         check_writer(checkpoint, "this subject")
@@ -167,6 +171,7 @@ class WriterSubject:
         self.sources: Mapping[Framework, SourceRef] = {
             framework: checkpoint_source(checkpoint.path, framework, self.task) for framework in FRAMEWORKS
         }
+        self._int8_cache = int8_cache
 
     @cached_property
     def _samples(self) -> WrittenSamples:
@@ -182,6 +187,8 @@ class WriterSubject:
         """Write the prompts and the texts to score, and golden ids."""
         steps, output = scratch / "texts.npz", str(scratch / bundles.GOLDEN)
         self._samples.write(steps)
+        if self._int8_cache:
+            choose_cache_texts(self.checkpoint).write(scratch / CACHE_CALIBRATION)
         write_tokens(scratch / bundles.TOKENS, self.checkpoint.processor.encode, self._cache)
         signatures = writer_signatures(self.checkpoint.config, self._prefill_lengths)
         source = self.sources[self.framework]

@@ -12,6 +12,9 @@ _OPTIONS = {
     schema.BuiltinOperator.MUL: (schema.BuiltinOptions.MulOptions, schema.MulOptionsT),
 }
 
+#: the first version that knows int8, where that is not the first of all
+_VERSIONS = {schema.BuiltinOperator.DEQUANTIZE: 2}
+
 
 def add_tensor(subgraph: Any, name: bytes, dtype: int, shape: list[int], buffer: int = 0) -> int:
     """Add a tensor to a subgraph, computed where it has no buffer; its index."""
@@ -102,7 +105,7 @@ def _opcode(model: Any, builtin: int) -> int:
             return index
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = builtin
-    code.version = 1
+    code.version = _VERSIONS.get(builtin, 1)
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
 

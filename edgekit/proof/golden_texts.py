@@ -22,7 +22,7 @@ class GoldenTexts:
     """What a file is to write, greedily, and how well its source foretold held-out texts.
 
     `written` are the source model's ids after each prompt, `[EOS]` among them where it wrote that, up to
-    `max_new_tokens`; `references` are the right translations of each prompt's source text, which is in `sources`.
+    `max_new_tokens`; `references` are the right translations of the first prompts, whose source texts are `sources`.
     `scored` texts begin with `[BOS]`; they have `size_bytes` bytes of UTF-8, and the source's loss of them is `loss`,
     in nats.
     """

@@ -85,7 +85,7 @@ def _scores(texts: GoldenTexts, loss: float, written: Sequence[Sequence[int]], p
     )
     translations = [
         Translation(source=source, references=references, written=processor.decode(ids))
-        for source, references, ids in zip(texts.sources, texts.references, written, strict=True)
+        for source, references, ids in zip(texts.sources, texts.references, written, strict=False)
     ]
     metrics = translation_metrics(plain, translations)
     return TextScores(
