@@ -105,7 +105,7 @@ def test_a_full_disk_under_the_cache_is_a_warning(tmp_path: Path) -> None:
     (outcome,), _, warnings = export(tmp_path, "--target", "pt2", before=(*isolate, "sh", "-c", mounted, "sh", "-"))
     assert outcome["ok"]
     assert len(warnings) == 1
-    assert "disk is full" in warnings[0]
+    assert "disk is nearly full" in warnings[0]
 
 
 def test_a_job_is_known_by_content_not_by_place(tmp_path: Path) -> None:
