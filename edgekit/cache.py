@@ -34,6 +34,7 @@ _UNITS = {"gb": 10**9, "mb": 10**6, "kb": 10**3, "b": 1}
 _CHUNK_BYTES = 1 << 20
 #: times its size that must be free where an entry goes: the last room on a disk is for the outputs themselves
 _LEAST_FREE = 4
+_LOCK_S = 30
 
 OnRemark = Callable[[str], None]
 
@@ -145,7 +146,7 @@ class Cache:
                     records[full] = _copy(file, new / _FILES / full)
             (new / _ENTRY).write_text(_Entry(files=records).model_dump_json(), encoding="utf-8")
             (self.folder / _TAG).write_text(_TAG_TEXT)
-            with FileLock(self.folder / "lock"):
+            with FileLock(self.folder / "lock", timeout=_LOCK_S):  # held for a moment, or by one that was stopped
                 self._make_room(sum(record.size_bytes for record in records.values()))
                 final.parent.mkdir(parents=True, exist_ok=True)
                 if final.exists() and not (final / _ENTRY).exists():
