@@ -20,6 +20,7 @@ BENCHMARKS = (
     "accelerators",
     "peers",
     "export_speed",
+    "generation",
 )
 
 

@@ -24,8 +24,8 @@ class CoremlOptions(BaseModel):
 
     `minimum_deployment_target` is coremltools' name of the oldest iOS that must read the package (None: iOS17, or what
     other options need). Several `sequence_lengths`, in tokens, become enumerated shapes of the inputs, or, with
-    `multifunction`, one function each over one copy of the weights. `name`, `labels` and `source_sha256` describe the
-    model in the package's metadata; the pipeline fills them in.
+    `multifunction`, one function each over one copy of the weights. `task`, `name`, `labels` and `source_sha256`
+    describe the model in the package's metadata; the pipeline fills them in.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +35,7 @@ class CoremlOptions(BaseModel):
     multifunction: bool = False
     author: str = ""
     license: str = ""
+    task: str = ""
     name: str = ""
     labels: tuple[str, ...] = ()
     source_sha256: str = ""
@@ -54,7 +55,7 @@ class CoremlOptions(BaseModel):
     @property
     def asked(self) -> dict[str, object]:
         """What the user asked for, by field; empty where all is default."""
-        return self.model_dump(mode="json", exclude_defaults=True, exclude={"name", "labels", "source_sha256"})
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"task", "name", "labels", "source_sha256"})
 
     def flags(self) -> list[str]:
         """What the user asked for, as flags of the command line."""

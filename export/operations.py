@@ -161,6 +161,8 @@ def _write_texts(job: Job) -> JobResult:
     from edgekit.proof.written import write_reference
 
     program = open_source(_source(job))
+    if job.signatures:
+        program = replace(program, signatures=job.signatures)
     texts = unpack_texts(read_golden(Path(str(job.steps))))
     if texts is None:
         raise RefusedError(f"{job.steps} has no texts to write after")

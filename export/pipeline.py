@@ -18,6 +18,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.errors import EdgekitError, ExportError
 from edgekit.export.job_cache import run_job
 from edgekit.export.jobs import Job, JobResult
+from edgekit.export.onnx_configs import write_onnx_configs
 from edgekit.export.placing import fit_steps_file
 from edgekit.export.plan import PlannedExport
 from edgekit.export.prepare import CALIBRATION
@@ -216,7 +217,7 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     """Write the target file into `folder`: converted in its scheme, or made from the float32 file schemes share."""
     output = folder / plan.target.file
     direct = not plan.recipe and plan.scheme in plan.target.converted and plan.scheme != "none"
-    if plan.target.reference or direct or (plan.coreml and plan.coreml.multifunction):
+    if plan.target.reference or direct or plan.stateful or (plan.coreml and plan.coreml.multifunction):
         job = _conversion(session, plan, plan.scheme, output, reference)
         with session.slots.take(conversion_rank(plan)):
             return _run_job(session, job, plan.name)
@@ -229,7 +230,7 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     fields: dict[str, Any] = {"op": "compress", "input": str(shared), "target": plan.target.name}
     source = session.subject.sources[plan.route]
     fields |= {"recipe": plan.recipe, "source": source} if plan.recipe else {"scheme": plan.scheme}
-    if plan.calibrated:
+    if plan.calibrated or (_sees_texts(session, plan) and reference.result().calibration):
         fields["calibration"] = str(_calibration_steps(session, plan, reference.result()))
     with session.slots.take(COMPRESS):
         made = _run_job(session, Job.model_validate(fields | _paths(session, plan.name, output)), plan.name)
@@ -240,6 +241,11 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     details = made.details.model_copy(update=counts)
     both = {"tools": converted.tools | made.tools, "cached": converted.cached and made.cached}
     return made.model_copy(update={"details": details} | both)
+
+
+def _sees_texts(session: _Session, plan: PlannedExport) -> bool:
+    """Whether outliers are looked for in texts. edgekit's own encoders have none, and their texts may not be there."""
+    return plan.balanced and not isinstance(session.subject, CheckpointSubject)
 
 
 def _calibration_steps(session: _Session, plan: PlannedExport, reference: Reference) -> Path:
@@ -275,7 +281,7 @@ def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Pat
     if known:  # else the worker finds its one signature out, and need not wait
         fields["signatures"] = known
     if plan.coreml:
-        about = {"name": subject.name, "labels": subject.labels, "source_sha256": source.sha256}
+        about = {"task": subject.task, "name": subject.name, "labels": subject.labels, "source_sha256": source.sha256}
         fields["coreml"] = plan.coreml.model_copy(update=about)
     return Job.model_validate(fields | _paths(session, f"{plan.name}-{scheme}", output))
 
@@ -314,6 +320,8 @@ def _fill_bundle(
     """Put everything beside the target file, run the proof, and seal the bundle."""
     subject, signatures = session.subject, _signatures(session, plan, reference)
     subject.place(session.scratch, folder)
+    if isinstance(subject, WriterSubject) and plan.target.name == "onnx" and plan.kv_cache == "dynamic":
+        write_onnx_configs(folder, plan.target.file, subject.checkpoint)
     proven = prove_plan(plan, folder, reference, signatures, session.cache, session.scratch)
     _collect_logs(session, plan, folder / bundles.LOG)
     write_snippets(folder, plan.name, subject.task, plan.target.name, signatures)
@@ -324,7 +332,7 @@ def _fill_bundle(
         target=plan.target.name,
         via=plan.route,
         scheme=plan.scheme,
-        scheme_details=_scheme_details(reference, plan, result),
+        scheme_details=_scheme_details(session, reference, plan, result),
         rewrites=plan.rewrites,
         requires=requirements(plan.schemes, plan.target.name, plan.route, result.details.version),
         model=plan.target.file,
@@ -341,12 +349,12 @@ def _fill_bundle(
     )
 
 
-def _scheme_details(reference: Reference, plan: PlannedExport, result: JobResult) -> dict[str, Any]:
+def _scheme_details(session: _Session, reference: Reference, plan: PlannedExport, result: JobResult) -> dict[str, Any]:
     """What the scheme became: in words, as counted, and with which texts it was calibrated."""
     details = result.details.model_dump(mode="json", exclude={"seconds", "steps", "version"}, exclude_none=True)
     if plan.recipe:
         details["recipe"] = plan.recipe.model_dump(mode="json", exclude={"found"})
-    if reference.calibration and plan.calibrated:
+    if reference.calibration and (plan.calibrated or _sees_texts(session, plan)):
         details["calibration"] = reference.calibration.model_dump(mode="json")
     if plan.rewrites:
         details["rewrites"] = {name: REWRITES[name].becomes for name in plan.rewrites}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgekit.export.lengths import fit_each, fit_steps, length_name
 from edgekit.export.plan import PlannedExport
+from edgekit.export.writer_forms import fit_writer_steps
 from edgekit.model.rewrites import FLOAT_MASK
 from edgekit.program import Signature
 from edgekit.proof.golden import fit_inputs, read_golden, write_golden
@@ -14,7 +15,10 @@ from edgekit.proof.golden import fit_inputs, read_golden, write_golden
 
 def place_golden(plan: PlannedExport, golden: Path, output: Path, signatures: Sequence[Signature]) -> None:
     """Write the golden steps as the plan's file takes them: its mask, or the lengths that it has, if several."""
-    if FLOAT_MASK in plan.rewrites:
+    if plan.writes and plan.target.name in ("onnx", "coreml"):
+        own = read_golden(golden)
+        write_golden(output, replace(own, steps=fit_writer_steps(own.steps, signatures)))
+    elif FLOAT_MASK in plan.rewrites:
         fit_steps_file(golden, output, signatures[0])
     elif plan.writes or len(plan.lengths) < 2:
         shutil.copyfile(golden, output)

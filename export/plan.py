@@ -14,9 +14,9 @@ from edgekit.export.quantize.mixture import fit_recipe
 from edgekit.export.quantize.modules import source_modules
 from edgekit.export.recipes import SUFFIX as RECIPE_SUFFIX
 from edgekit.export.recipes import Recipe, read_recipe, resolve_recipe
-from edgekit.export.schemes import ALIASES, BYTES_PER_WEIGHT, CALIBRATED, check_scheme, refusal
+from edgekit.export.schemes import ALIASES, BALANCED, BYTES_PER_WEIGHT, CALIBRATED, check_scheme, refusal
 from edgekit.export.targets import Target, find_frameworks, find_targets
-from edgekit.export.writer_plan import refuse_writer
+from edgekit.export.writer_plan import KvCache, refuse_route, refuse_writer
 from edgekit.model.config import TransformerConfig
 from edgekit.model.rewrites import FLOAT_MASK, find_rewrites, refuse_rewrite
 from edgekit.model.sizes import parameter_count
@@ -32,7 +32,7 @@ class PlannedExport:
     `scheme` is the recipe's name where there is a `recipe`. `expected_size_bytes` counts the weights only; `problem` is
     why it can't be made, if so; `coreml` are the options of a Core ML package; `rewrites` are done to the model before;
     `lengths` are the sequence lengths that the file takes, in tokens, ascending (none: the model's own alone). A file
-    that `writes` has a signature for each step of a generation.
+    that `writes` has a signature for each step of a generation; in ONNX, `kv_cache` is the form of its cache.
     """
 
     target: Target
@@ -46,11 +46,17 @@ class PlannedExport:
     rewrites: tuple[str, ...] = ()
     lengths: tuple[int, ...] = ()
     writes: bool = False
+    kv_cache: KvCache = "dynamic"
 
     @property
     def float_name(self) -> str:
         """Names the float32 file that schemes of a target, route and rewrites share."""
-        return "+".join((f"{self.target.name}-{self.route}", *self.rewrites))
+        return "+".join((f"{self.target.name}-{self.route}", *self.rewrites, *_cache_part(self.kv_cache)))
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the file keeps the states of a model that writes itself: Core ML does from iOS 18 on."""
+        return self.writes and self.coreml is not None and self.coreml.target == "iOS18"
 
     @property
     def name(self) -> str:
@@ -66,6 +72,11 @@ class PlannedExport:
     def calibrated(self) -> bool:
         """Whether making it needs texts for the ranges of activations."""
         return bool(CALIBRATED & set(self.schemes))
+
+    @property
+    def balanced(self) -> bool:
+        """Whether texts, where a model of others brings them, show outliers that making it balances."""
+        return self.recipe is None and (self.target.name, self.scheme) in BALANCED
 
     @property
     def runtime(self) -> str:
@@ -120,14 +131,16 @@ def plan_exports(
     rewrites: Sequence[str] = (),
     lengths: Sequence[int] = (),
     by_default: bool = False,
+    kv_cache: KvCache = "dynamic",
 ) -> list[PlannedExport]:
     """List the bundles that these options ask for, each with what stands in its way.
 
     `schemes` are names of schemes, or recipe files (`*.toml`). Without `via` each target takes its default route. All
     `rewrites` are done to each. `lengths` are the sequence lengths of all targets but Core ML, whose are in its
     options. Where they are taken `by_default`, what can take any length does, and what has one length only is no
-    problem. Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that can't be read,
-    RefusedError for options of `coreml` that the targets have no use for and for rewrites that exclude each other.
+    problem. `kv_cache` is the form of the cache of a model that writes, in ONNX. Raises UnknownNameError for a name
+    that does not exist, RecipeError for a recipe that can't be read, RefusedError for options of `coreml` that the
+    targets have no use for and for rewrites that exclude each other.
     """
     writes = isinstance(config, TransformerConfig) and config.task != "classify"
     frameworks = find_frameworks(list(via))
@@ -146,7 +159,8 @@ def plan_exports(
                 recipe = scheme if isinstance(scheme, Recipe) else None
                 label = scheme.name if isinstance(scheme, Recipe) else scheme
                 suffix = "" if route == target.default_route else f"-via-{route}"
-                name = "+".join((f"{model_name}.{target.name}-{label}{suffix}", *changes))
+                form: KvCache = kv_cache if writes and target.name == "onnx" else "dynamic"
+                name = "+".join((f"{model_name}.{target.name}-{label}{suffix}", *changes, *_cache_part(form)))
                 path = output / f"{name}{SUFFIX}"
                 plans.append(
                     PlannedExport(
@@ -157,18 +171,46 @@ def plan_exports(
                         path=path,
                         expected_size_bytes=_expected_size_bytes(config, scheme),
                         writes=writes,
+                        kv_cache=form,
                         problem=_unfit_writer(config, target, scheme, changes, coreml.sequence_lengths or wanted)
+                        or _unfit_route(config, target, route, form, coreml)
                         or _unfit(coreml, target, scheme, config.max_length)
                         or _unfit_rewrites(changes, config, target, scheme, coreml.sequence_lengths or wanted)
                         or _unfit_lengths(() if by_default else wanted, target, config.max_length)
                         or _foreign_problem(config, target, route, scheme, changes)
                         or _problem(config, target, route, scheme, path, force=force),
-                        coreml=coreml if target.name == "coreml" else None,
+                        coreml=_coreml_options(coreml, writes=writes) if target.name == "coreml" else None,
                         rewrites=changes,
                         lengths=(1, config.max_length) if free else _taken(coreml, target, wanted),
                     )
                 )
     return plans
+
+
+def _cache_part(kv_cache: KvCache) -> tuple[str, ...]:
+    """What a name has of the form of the cache: nothing of the default."""
+    return () if kv_cache == "dynamic" else ("static-cache",)
+
+
+def _coreml_options(coreml: CoremlOptions, *, writes: bool) -> CoremlOptions:
+    """The options; for a model that writes, of the first system that keeps states unless an older one is asked for."""
+    if not writes or coreml.minimum_deployment_target:
+        return coreml
+    return coreml.model_copy(update={"minimum_deployment_target": "iOS18"})
+
+
+def _unfit_route(
+    config: TransformerConfig | ForeignModel,
+    target: Target,
+    route: Framework,
+    kv_cache: KvCache,
+    coreml: CoremlOptions,
+) -> EdgekitError | None:
+    """What keeps a model that writes from a target by this route."""
+    if isinstance(config, ForeignModel) or config.task == "classify":
+        return None
+    refused = refuse_route(config, target.name, route, kv_cache, coreml.minimum_deployment_target or "iOS18")
+    return RefusedError(refused) if refused else None
 
 
 def _scheme_or_recipe(name: str) -> str | Recipe:

@@ -17,6 +17,7 @@ from edgekit.export.schemes import tolerance_of
 from edgekit.export.subjects import Reference
 from edgekit.program import Signature
 from edgekit.proof.prove import Proof, prove_file
+from edgekit.proof.writing import context_of
 
 _PROOF = "proof.json"
 
@@ -73,7 +74,7 @@ def prove_plan(
 
 def _prove(plan: PlannedExport, folder: Path, reference: Reference, signatures: Sequence[Signature]) -> Proof:
     place_golden(plan, reference.golden, folder / GOLDEN, signatures)
-    tolerance = tolerance_of(plan.schemes, plan.rewrites)
+    tolerance = tolerance_of(plan.schemes, plan.rewrites, half_states=plan.stateful)
     return prove_file(
         folder / plan.target.file,
         plan.runtime,
@@ -84,6 +85,8 @@ def _prove(plan: PlannedExport, folder: Path, reference: Reference, signatures: 
         population=reference.population,
         accuracy_note=reference.note,
         same_tokens=tolerance.same_tokens,
+        bits_tolerance=tolerance.bits_per_byte,
+        context=context_of(signatures),
     )
 
 

@@ -17,6 +17,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.export.plan import PlannedExport
 from edgekit.export.prepare import CALIBRATION, Texts, read_prepared
 from edgekit.export.quantize.calibration import Calibration, CalibrationRecord
+from edgekit.export.writer_forms import target_signatures
 from edgekit.model.rewrites import rewrite_signature
 from edgekit.program import FRAMEWORKS, Framework, Signature, SourceRef, Task
 from edgekit.proof.held_out_texts import TEXTS, WrittenSamples, choose_texts
@@ -174,14 +175,17 @@ class WriterSubject:
 
     def signatures(self, plan: PlannedExport, reference: Reference | None) -> tuple[Signature, ...] | None:
         """Those of the plan's file."""
-        return writer_signatures(self.checkpoint.config, self._prefill_lengths)
+        config = self.checkpoint.config
+        return target_signatures(plan, config, writer_signatures(config, self._prefill_lengths))
 
     def ask(self, scratch: Path) -> dict[str, Any]:
         """Write the prompts and the texts to score, and golden ids."""
         steps, output = scratch / "texts.npz", str(scratch / bundles.GOLDEN)
         self._samples.write(steps)
         write_tokens(scratch / bundles.TOKENS, self.checkpoint.processor.encode, self._cache)
-        return {"op": "write", "source": self.sources[self.framework], "steps": str(steps), "output": output}
+        signatures = writer_signatures(self.checkpoint.config, self._prefill_lengths)
+        source = self.sources[self.framework]
+        return {"op": "write", "source": source, "signatures": signatures, "steps": str(steps), "output": output}
 
     def read(self, scratch: Path) -> Reference:
         """The golden steps and texts that the job wrote, beside what was known before."""

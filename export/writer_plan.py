@@ -1,13 +1,17 @@
 """What models that write are exported to: targets, schemes and options, or why not."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from edgekit.export.recipes import Recipe
 from edgekit.export.schemes import CALIBRATED
 from edgekit.model.config import TransformerConfig
+from edgekit.program import Framework
 from edgekit.sources.writers import SHORTEST
 
-TARGETS = ("tflite",)
+TARGETS = ("tflite", "onnx", "coreml")
+#: the cache of an ONNX file: it grows with the text (Optimum's form), or has room for the longest from the start
+KvCache = Literal["dynamic", "static"]
 
 
 def refuse_writer(
@@ -32,13 +36,32 @@ def refuse_writer(
     return None
 
 
+def refuse_route(
+    config: TransformerConfig, target: str, route: Framework, kv_cache: KvCache, system: str
+) -> str | None:
+    """Why a model that writes can't go to a target through this framework, or to this oldest system of Core ML."""
+    if target == "coreml" and route != "torch":
+        return "coreml takes models that write through torch: coremltools makes states of buffers; leave out --via"
+    if target == "coreml" and config.task == "translate" and system != "iOS18":
+        return (
+            "coreml: a model that translates is two functions, encode and decode, and functions came with iOS18; "
+            f"--minimum-deployment-target {system} was asked for"
+        )
+    if target == "onnx" and route != "torch" and kv_cache == "dynamic":
+        return "onnx has a cache that grows through torch alone: leave out --via, or say --kv-cache static"
+    if target == "onnx" and route != "torch" and config.task == "translate":
+        return "onnx takes models that translate through torch alone: leave out --via"
+    return None
+
+
 def refuse_prefill(lengths: Sequence[int], config: TransformerConfig) -> str | None:
     """Why a model can't be given these prefill lengths (ascending); None where it can."""
     if not lengths:
         return None
-    if config.task != "generate":
-        way = "--sequence-length" if config.task == "classify" else "its translation begins with one token"
-        return f"--prefill-length is of models to generate, and this one was trained with --task {config.task}: {way}"
+    if config.task == "classify":
+        return "--prefill-length is of models that write; a classifier takes --sequence-length"
+    if config.task == "translate":
+        return "--prefill-length is of models to generate: a translation begins with one token; leave it out"
     if lengths[0] < SHORTEST:
         return f"--prefill-length {lengths[0]} is what decode does; the shortest is {SHORTEST}"
     if lengths[-1] > config.max_length:

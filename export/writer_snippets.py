@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgekit.export.targets import TARGETS
-from edgekit.program import Signature, Task, TensorSpec
-from edgekit.sources.writers import DECODE, PREFILL
+from edgekit.program import PAST, Signature, Task, TensorSpec
+from edgekit.sources.writers import PREFILL
 from edgekit.text.processor import BOS_ID, EOS_ID
 
 _NUMBER = re.compile(r"\.\d+\.")
@@ -14,7 +14,7 @@ _NUMBER = re.compile(r"\.\d+\.")
 
 def writer_facts(name: str, task: Task, target: str, signatures: Sequence[Signature], packages: str) -> dict[str, Any]:
     """What the templates `write.md` and those of the target say."""
-    decode = next(signature for signature in signatures if signature.name == DECODE)
+    decode = next(each for each in signatures if each.states and any(spec.name == "logits" for spec in each.outputs))
     outputs = {spec.name: spec for spec in decode.outputs}
     cache = next(spec for spec in decode.inputs if spec.name in decode.states)
     sizes = [each.inputs[0].shape[1] for each in signatures if each.name.startswith(PREFILL)]
@@ -27,6 +27,9 @@ def writer_facts(name: str, task: Task, target: str, signatures: Sequence[Signat
         "ports": _ports,
         "prefill": [f"`{each.name}`" for each in signatures if each.name.startswith(PREFILL)],
         "prefill_sizes": sizes,
+        "grows": any(PAST in spec.axes.values() for spec in decode.inputs),
+        "stateful": decode.stateful,
+        "single": decode.inputs[0].shape[-1] == 1,
         "longest": cache.shape[2],
         "cache_bytes": 4 * cache.shape[1] * cache.shape[2] * cache.shape[3],
         "vocab": outputs["logits"].shape[-1],

@@ -1,7 +1,7 @@
 """`edgekit export`: checkpoint → proven bundles."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -100,6 +100,13 @@ def run_export(
             show_default=False,
         ),
     ] = None,
+    kv_cache: Annotated[
+        Literal["dynamic", "static"],
+        typer.Option(
+            help="Of a model that writes, in ONNX: a cache that grows with the text, as Optimum and onnxruntime-genai "
+            "have it, or one of fixed size."
+        ),
+    ] = "dynamic",
     multifunction: Annotated[
         bool, typer.Option("--multifunction", help="Core ML: a function for each length, over one copy of the weights.")
     ] = False,
@@ -151,6 +158,8 @@ def run_export(
 
         edgekit export checkpoints/writer --target tflite --prefill-length 16,64
 
+        edgekit export checkpoints/writer --target onnx,coreml --quantize none,int4-weight
+
         edgekit export hf:all-MiniLM-L6-v2 --task feature-extraction --pooling mean --normalize --target all
 
         edgekit export mypackage.models:make_encoder --input ids:int32[1,128] --target tflite
@@ -200,6 +209,7 @@ def run_export(
             license=license,
         ),
         by_default=not asked and not foreign,
+        kv_cache=kv_cache,
     )
     plans = plan(lengths=asked)
     writes = not foreign and loaded.config.task != "classify"

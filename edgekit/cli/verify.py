@@ -163,6 +163,7 @@ def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
     from edgekit.export.schemes import tolerance_of
     from edgekit.proof.prove import prove_file
     from edgekit.proof.tokens import check_tokens
+    from edgekit.proof.writing import context_of
 
     bundle = open_bundle(path)
     check_files(bundle)
@@ -172,7 +173,8 @@ def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
         from edgekit.export.compilers.pipeline import prove_again
 
         return bundle, prove_again(bundle)
-    tolerance = tolerance_of(schemes_of(manifest), manifest.rewrites)
+    stateful = any(signature.stateful for signature in manifest.signatures)
+    tolerance = tolerance_of(schemes_of(manifest), manifest.rewrites, half_states=stateful)
     proof = prove_file(
         bundle.model_path,
         manifest.runtime,
@@ -183,6 +185,8 @@ def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
         population=manifest.written.population if manifest.written else manifest.accuracy.population,
         accuracy_note=_accuracy_note(manifest),
         same_tokens=tolerance.same_tokens,
+        bits_tolerance=tolerance.bits_per_byte,
+        context=context_of(manifest.signatures),
     )
     return bundle, proof
 

@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgekit.bundle import TOKENIZER, TOKENS, Bundle
 from edgekit.cache import Cache
 from edgekit.errors import BundleError
+from edgekit.program import WRITING_TASKS
 from edgekit.proof.texts import LONGEST, real_texts
 from edgekit.text.hub_tokenizer import HubTokenizer
+from edgekit.text.processor import Processor
 
 COUNT = 200
 Tokenize = Callable[[Sequence[str]], Sequence[Sequence[int]]]
@@ -60,7 +62,8 @@ def check_tokens(bundle: Bundle) -> int:
         golden = GoldenTokens.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise BundleError(f"{path} can't be read; export the bundle again") from error
-    found = HubTokenizer.load(bundle.path / TOKENIZER).encode([each.text * each.times for each in golden.texts])
+    own = Processor if bundle.manifest.task in WRITING_TASKS else HubTokenizer  # whose "[EOS]" in a text is text
+    found = own.load(bundle.path / TOKENIZER).encode([each.text * each.times for each in golden.texts])
     for each, ids in zip(golden.texts, found, strict=True):
         if tuple(ids) != each.ids:
             place = next(

@@ -21,13 +21,15 @@ def write_reference(run: RunWriter, texts: GoldenTexts) -> tuple[tuple[tuple[int
     return _written(run, texts), sum(text.loss for text in score_texts(run, texts.scored)) if texts.scored else 0.0
 
 
-def prove_texts(run: RunWriter, texts: GoldenTexts, processor: Processor, population: int, note: str) -> WrittenTexts:
-    """Let a file write after the golden prompts, and score the held-out texts.
+def prove_texts(
+    run: RunWriter, texts: GoldenTexts, processor: Processor, population: int, note: str, context: int | None = None
+) -> WrittenTexts:
+    """Let a file, which reads `context` tokens at most, write after the golden prompts, and score the held-out texts.
 
     `population` is how many texts they were drawn from; `note` says why they are not scored, if so. Raises RunnerError
     where the file can't be run, or gives logits that are no numbers.
     """
-    found = _written(run, texts)
+    found = _written(run, texts, context)
     pairs = list(zip(texts.written, found, strict=True))
     different = [index for index, (wanted, own) in enumerate(pairs) if wanted != own]
     return WrittenTexts(
@@ -46,8 +48,8 @@ def prove_texts(run: RunWriter, texts: GoldenTexts, processor: Processor, popula
     )
 
 
-def _written(run: RunWriter, texts: GoldenTexts) -> tuple[tuple[int, ...], ...]:
-    settings = WritingSettings(max_new_tokens=texts.max_new_tokens, stop_ids=(EOS_ID,))
+def _written(run: RunWriter, texts: GoldenTexts, context: int | None = None) -> tuple[tuple[int, ...], ...]:
+    settings = WritingSettings(max_new_tokens=texts.max_new_tokens, stop_ids=(EOS_ID,), context=context)
     return tuple(map(_with_end, write_texts(run, texts.prompts, settings)))
 
 

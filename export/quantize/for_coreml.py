@@ -18,7 +18,7 @@ from edgekit.export.quantize.coreml_weights import float_weights, quantized_weig
 from edgekit.export.quantize.mixture import Mixture
 from edgekit.export.to_coreml import make_reproducible
 
-#: smaller constants stay float: a palette or scales would weigh as much
+#: constants of no more elements stay float: a palette or scales would weigh as much
 MINIMUM_ELEMENTS = 512
 _IOS18 = 9  # the first specification with weights in blocks
 _ROUNDS = 50
@@ -32,7 +32,7 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
     """
     del calibration
     floats = float_weights(source)
-    large = {name: values for name, values in floats.items() if values.size >= MINIMUM_ELEMENTS and values.ndim > 1}
+    large = {name: values for name, values in floats.items() if values.size > MINIMUM_ELEMENTS and values.ndim > 1}
     wanted = dict.fromkeys(large, asked.scheme) if asked.schemes is None else asked.select_constants(large)
     model = ct.models.MLModel(str(source), skip_model_load=True)
     with quiet_converter():

@@ -81,6 +81,6 @@ def source_texts(config: TransformerConfig) -> list[tuple[int, ...]]:
 def file_texts(config: TransformerConfig, path: Path) -> list[tuple[int, ...]]:
     """What a file writes after each prompt."""
     run = run_here(path, "onnxruntime" if path.suffix == ".onnx" else "coreml")
-    settings = WritingSettings(max_new_tokens=config.max_length, stop_ids=(0,))
+    settings = WritingSettings(max_new_tokens=config.max_length, stop_ids=(0,), context=config.max_length)
     texts = write_texts(run, prompts(config), settings)
     return [text.ids for text in texts]
