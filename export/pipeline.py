@@ -104,7 +104,7 @@ def export_checkpoint(
     """
     _check_plans(plans, checkpoint)
     if calibration is None and any(plan.calibrated for plan in plans):
-        calibration = choose_calibration(checkpoint)
+        calibration = choose_calibration(checkpoint, cache=cache)
     subject: Subject
     if checkpoint.config.task == "classify":
         subject = CheckpointSubject(checkpoint, eval_samples=eval_samples, calibration=calibration, cache=cache)
