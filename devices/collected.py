@@ -1,16 +1,46 @@
 """What has been measured of one bundle so far, whatever tool measures it; kept when a fault ends it early."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from edgekit.bundle import Bundle, Parity
-from edgekit.measurement import Accelerator, Coverage, DeviceParity, OperatorTime, Samples
+from edgekit.measurement import Accelerator, Coverage, DeviceParity, OperatorTime, Samples, WritingSamples
 from edgekit.proof.accuracy import score_outputs
 from edgekit.proof.golden import Golden
 from edgekit.proof.parity import HALF_COSINE, HALF_TOLERANCE, compare_outputs
 
 OnProgress = Callable[[str], None]
+
+
+@dataclass(kw_only=True)
+class WritingTurns:
+    """Texts at one length of the context, so far."""
+
+    context_length: int
+    cache_bytes: int
+    first_token_ms: list[float] = field(default_factory=list)
+    decode_ms: list[float] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
+    decode_rounds: list[int] = field(default_factory=list)
+
+    def add(self, first_ms: float, decode_ms: Sequence[float], turn: int) -> None:
+        """Take one text."""
+        self.first_token_ms.append(first_ms)
+        self.decode_ms += decode_ms
+        self.rounds.append(turn)
+        self.decode_rounds += [turn] * len(decode_ms)
+
+    def as_samples(self, turns: int) -> WritingSamples:
+        """The samples as they are kept."""
+        return WritingSamples(
+            context_length=self.context_length,
+            cache_bytes=self.cache_bytes,
+            first_token_ms=tuple(self.first_token_ms),
+            decode_ms=tuple(self.decode_ms),
+            rounds=tuple(self.rounds) if turns > 1 else (),
+            decode_rounds=tuple(self.decode_rounds) if turns > 1 else (),
+        )
 
 
 @dataclass(kw_only=True)
@@ -29,6 +59,7 @@ class Collected:
     steps: list[int] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
     curve: list[tuple[float, float, float | None]] = field(default_factory=list)
+    writing: dict[int, "WritingTurns"] = field(default_factory=dict)
     baseline_memory_bytes: int | None = None
     peak_memory_bytes: int | None = None
     energy_mj: list[float] = field(default_factory=list)
@@ -52,6 +83,7 @@ class Collected:
             steps=tuple(self.steps),
             rounds=tuple(self.rounds) if turns > 1 else (),
             curve=tuple(self.curve),
+            writing=tuple(self.writing[number].as_samples(turns) for number in sorted(self.writing)),
             peak_memory_bytes=self.peak_memory_bytes,
             baseline_memory_bytes=self.baseline_memory_bytes,
             energy_mj_per_inference=sum(self.energy_mj) / len(self.energy_mj) if self.energy_mj else None,

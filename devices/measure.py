@@ -17,6 +17,7 @@ from edgekit.devices.device import Device
 from edgekit.devices.runner_session import RunnerSession
 from edgekit.devices.tool_session import ToolSession
 from edgekit.devices.verdict import Facts, judge
+from edgekit.devices.writing_session import WritingSession, check_writing, writes
 from edgekit.errors import EdgekitError, RefusedError
 from edgekit.measurement import Conditions, DeviceFacts, Measurement, Settings
 from edgekit.proof.golden import read_golden
@@ -24,7 +25,7 @@ from edgekit.proof.golden import read_golden
 GRACE_S = 300.0
 #: settings that have to be equal for two measurements to be comparable, always and where they are not the default
 _COMPARED = {"num_threads", "pin_cores", "real_lengths"}
-_COMPARED_IF_SET = {"xnnpack", "delegate", "openvino_device"}
+_COMPARED_IF_SET = {"xnnpack", "delegate", "openvino_device", "context_lengths"}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -147,7 +148,7 @@ def _work_through(device: Device, works: Sequence[_Work], settings: Settings, sa
 
 def _plan(candidate: Candidate, facts: DeviceFacts, tool: BenchmarkTool | None, settings: Settings) -> RunPlan:
     check_files(candidate.bundle)
-    return plan_run(
+    plan = plan_run(
         candidate.bundle.manifest,
         facts,
         accelerator=candidate.accelerator,
@@ -155,6 +156,9 @@ def _plan(candidate: Candidate, facts: DeviceFacts, tool: BenchmarkTool | None, 
         has_tool=tool is not None,
         delegate=settings.delegate,
     )
+    if writes(candidate.bundle):
+        check_writing(candidate.bundle, plan, settings)
+    return plan
 
 
 def _open_session(
@@ -168,6 +172,8 @@ def _open_session(
 ) -> Session:
     if plan.runtime == BENCHMARK_MODEL and tool is not None:
         return ToolSession(device, candidate.bundle, tool, plan, settings, grace_s=grace_s, say=say)
+    if writes(candidate.bundle):
+        return WritingSession(device, candidate.bundle, plan, settings, grace_s=grace_s, say=say)
     return RunnerSession(device, candidate.bundle, plan, settings, grace_s=grace_s, say=say)
 
 
@@ -259,7 +265,12 @@ def _conclude(work: _Work, facts: DeviceFacts, settings: Settings) -> Measuremen
 
 
 def _groups(bundle: Bundle, steps: Sequence[int]) -> list[int]:
-    """For each sample the number of its signature and shapes: only runs of the same ones are alike."""
+    """For each sample the number of its signature and shapes: only runs of the same ones are alike.
+
+    Of a model that writes, the number of its context length.
+    """
+    if writes(bundle):
+        return list(steps)
     golden = read_golden(bundle.golden_path).steps
     kinds = [(step.signature, *(value.shape for value in step.inputs.values())) for step in golden]
     numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}

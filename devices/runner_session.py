@@ -5,6 +5,7 @@ import math
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from edgekit import __version__
 from edgekit.bundle import Bundle
@@ -68,9 +69,20 @@ class RunnerSession:
 
     def measure(self, turn: int) -> None:
         """Take the samples of one turn; outputs are compared in the first one, also where it ends in a fault."""
+        secs = self._settings.max_secs / max(1, self._settings.rounds) + self._settings.sustained_secs
+        operation, fields = self.samples_fields(turn)
+        try:
+            self._run(operation, timeout_s=secs + self._grace_s, turn=turn, **fields)
+        except RunnerError:
+            with contextlib.suppress(DeviceError):
+                self._prove()
+            raise
+        self._prove()
+
+    def samples_fields(self, turn: int) -> tuple[str, dict[str, Any]]:
+        """The operation that takes samples, and what it is told."""
         settings, turns = self._settings, max(1, self._settings.rounds)
-        secs = settings.max_secs / turns + settings.sustained_secs
-        fields = {
+        return "measure", {
             "num_runs": math.ceil(settings.num_runs / turns),
             "min_secs": settings.min_secs / turns,
             "max_secs": settings.max_secs / turns,
@@ -80,13 +92,6 @@ class RunnerSession:
             "energy": settings.energy,
             "prove": turn == 0,
         }
-        try:
-            self._run("measure", timeout_s=secs + self._grace_s, turn=turn, **fields)
-        except RunnerError:
-            with contextlib.suppress(DeviceError):
-                self._prove()
-            raise
-        self._prove()
 
     def profile(self) -> None:
         """Ask for the time by operator."""
@@ -112,7 +117,7 @@ class RunnerSession:
         def take(line: str) -> None:
             if event := parse_event(line):
                 events.append(event)
-                self._take(event, turn)
+                self.take(event, turn)
 
         argv = [self._plan.python, self._start, self._push_job(operation, **fields)]
         argv += ["--cold"] if operation == "cold" else []
@@ -158,7 +163,7 @@ class RunnerSession:
             )
             return self._device.push(job, "job.json")
 
-    def _take(self, event: Event, turn: int) -> None:
+    def take(self, event: Event, turn: int) -> None:
         """Add what an event says."""
         into, kind = self.collected, event["event"]
         if kind == "loaded":

@@ -69,6 +69,22 @@ class Conditions(_Record):
     free_memory_bytes: int | None = None
 
 
+class WritingSamples(_Record):
+    """Texts of a model that writes, at one length of the context: `context_length` is the prompt's, in tokens.
+
+    `first_token_ms` is from the prompt to the scores of what comes after it, for each text; `decode_ms` from one token
+    to the next; `rounds` tells in which turn each of `first_token_ms`, `decode_rounds` in which each of `decode_ms` was
+    measured (empty: there was one). `cache_bytes` is what the keys and values of one text take.
+    """
+
+    context_length: int
+    cache_bytes: int
+    first_token_ms: tuple[float, ...] = ()
+    decode_ms: tuple[float, ...] = ()
+    rounds: tuple[int, ...] = ()
+    decode_rounds: tuple[int, ...] = ()
+
+
 class Samples(_Record):
     """Everything that was measured, unrounded and in order.
 
@@ -79,6 +95,9 @@ class Samples(_Record):
     took beside each of `latency_ms` (0 where the runtime does both inside its run). `steps` tells which golden step
     each of `latency_ms` ran, `rounds` in which turn of A B A B it was measured (empty: there was one). `curve` holds
     (seconds since the start, median ms of a window, temperature or None) of `--sustained`.
+
+    Of a model that writes `writing` has one entry for each length of the context, `latency_ms` all of their times from
+    one token to the next, and `steps` the number of their entry.
     """
 
     cold_start_ms: tuple[float, ...] = ()
@@ -91,6 +110,7 @@ class Samples(_Record):
     steps: tuple[int, ...] = ()
     rounds: tuple[int, ...] = ()
     curve: tuple[tuple[float, float, float | None], ...] = ()
+    writing: tuple[WritingSamples, ...] = ()
     peak_memory_bytes: int | None = None
     baseline_memory_bytes: int | None = None
     energy_mj_per_inference: float | None = None
@@ -130,6 +150,8 @@ class Settings(_Record):
 
     `xnnpack` False runs TFLite files with TFLite's own kernels on the CPU. `delegate` is PATH[:key=value,…] of an
     external TFLite delegate on the device. `rounds`: the turns of each candidate in A B A B ….
+
+    `context_lengths`, in tokens, are for models that write (none: a few that fit); `num_runs` counts tokens there.
     """
 
     num_threads: int = 1
@@ -149,6 +171,7 @@ class Settings(_Record):
     delegate: str = ""
     openvino_device: OpenvinoDevice = "NPU"
     rounds: int = 1
+    context_lengths: tuple[int, ...] = ()
 
 
 class DeviceParity(_Record):

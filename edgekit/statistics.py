@@ -42,10 +42,15 @@ class Ratio:
 
 def blocks(samples: Samples) -> list[list[float]]:
     """`latency_ms` split into the turns in which it was measured; one block where it was not interleaved."""
-    if len(samples.rounds) != len(samples.latency_ms):
-        return [list(samples.latency_ms)] if samples.latency_ms else []
+    return in_turns(samples.latency_ms, samples.rounds)
+
+
+def in_turns(samples_ms: Sequence[float], rounds: Sequence[int]) -> list[list[float]]:
+    """Samples split into the turns in which they were measured; one block where `rounds` does not tell."""
+    if len(rounds) != len(samples_ms):
+        return [list(samples_ms)] if samples_ms else []
     split: dict[int, list[float]] = {}
-    for turn, value in zip(samples.rounds, samples.latency_ms, strict=True):
+    for turn, value in zip(rounds, samples_ms, strict=True):
         split.setdefault(turn, []).append(value)
     return [split[turn] for turn in sorted(split)]
 

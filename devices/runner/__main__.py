@@ -14,6 +14,8 @@ JSON lines on standard output, {"schema": 1, "event": …}. Exit code 0; 2 for a
     profile     the runtime's own times by operator
     token       prompt (its number), id: one more token of a text
     written     prompt, ids, ended (stop, length, context), slid, prompt_tokens, first_ms, total_ms of a text
+    context     context (its number), tokens, cache_bytes of a length that is measured
+    text        context, first_ms, decode_ms of each token of one text
     scored      prompt, loss (nats), correct, tokens of a text that was to be scored
     done        steps, run_s, non_finite (of a replay)
     error       kind, message
@@ -30,7 +32,8 @@ from .backend import Backend, Runtime, import_runtime, load_backend
 from .events import Events
 from .failures import RunError, first_line
 from .generation_job import generate, parse_generation
-from .job import WRITING, RunnerJob, read_job
+from .generation_measure import measure_generation, parse_measuring
+from .job import RunnerJob, read_job
 from .measure import first_inferences, measure, profile
 from .memory import Memory
 from .replay import replay
@@ -74,7 +77,8 @@ def main(arguments: list[str], find_runtime: FindRuntime = import_runtime) -> in
 def _run(job: RunnerJob, events: Events, started: Optional[int], find_runtime: FindRuntime) -> None:
     if not Path(job.model).exists():
         raise RunError("load-failed", f"there is no file {job.model}")
-    texts = parse_generation(job.generation) if job.operation in WRITING else None
+    texts = parse_generation(job.generation) if job.operation == "generate" else None
+    measuring = parse_measuring(job.generation) if job.operation == "measure-generation" else None
     pin(job.pin_cores)
     runtime = find_runtime(job)
     memory = Memory()
@@ -89,6 +93,13 @@ def _run(job: RunnerJob, events: Events, started: Optional[int], find_runtime: F
     if texts is not None:
         generate(backend, texts, events)
         events.emit("done", steps=len(texts.prompts))
+        return
+    if measuring is not None:
+        events.emit("assignment", fallback=backend.fallback, **({} if backend.fallback else backend.assignment()))
+        if job.prove:
+            events.emit("replayed", **_prove(backend, read_steps(job.steps), job))
+        measure_generation(backend, measuring, job, memory, events)
+        events.emit("done", steps=len(measuring.prompts))
         return
     steps = read_steps(job.steps)
     if job.operation == "replay":

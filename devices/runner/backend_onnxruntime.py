@@ -12,7 +12,7 @@ import numpy as np
 
 from .backend import UNNAMED, Backend, Call, Port, Signature, nothing
 from .failures import RunError
-from .job import WRITING, RunnerJob
+from .job import RunnerJob
 from .onnx_providers import PROVIDERS, describe, is_complete, open_session, read_placements, use_cache
 from .steps import Arrays
 
@@ -121,7 +121,7 @@ def _graphs(job: RunnerJob) -> dict[str, str]:
     folder = Path(job.model)
     if not folder.is_dir():
         return {UNNAMED: job.model}
-    unused = _UNUSED if job.operation in WRITING else ""
+    unused = _UNUSED if job.operation == "generate" else ""
     found = {signature: str(folder / name) for name, signature in GRAPHS.items() if name != unused}
     there = {signature: path for signature, path in found.items() if Path(path).is_file()}
     if not there:

@@ -46,9 +46,7 @@ def parse_generation(fields: Any) -> GenerationJob:
     if not isinstance(fields, dict):
         raise RunError("bad-job", "the job lacks 'generation'")
     given = dict(fields)
-    prompts = given.pop("prompts", None)
-    if not isinstance(prompts, list) or not prompts:
-        raise RunError("bad-job", "the job's generation has no 'prompts'")
+    prompts = parse_prompts(given.pop("prompts", None))
     stream, long_prompt = given.pop("stream", True), given.pop("long_prompt", "refuse")
     if long_prompt not in _LONG_PROMPT:
         raise RunError("bad-job", f"unknown long_prompt {long_prompt!r}: known are {', '.join(_LONG_PROMPT)}")
@@ -60,12 +58,19 @@ def parse_generation(fields: Any) -> GenerationJob:
     numbers = {name: _number(name, value) for name, value in given.items()}
     sampling = {name: numbers.pop(name) for name in Sampling._fields if name in numbers}
     return GenerationJob(
-        tuple(_prompt(prompt) for prompt in prompts),
+        prompts,
         Generation(stop_ids=stop_ids, long_prompt=long_prompt, sampling=Sampling(**sampling), **numbers),
         bool(stream),
         scored,
         context,
     )
+
+
+def parse_prompts(given: Any) -> tuple[Prompt, ...]:
+    """Check the prompts of a job, one at least; raises RunError("bad-job")."""
+    if not isinstance(given, list) or not given:
+        raise RunError("bad-job", "the job's generation has no 'prompts'")
+    return tuple(_prompt(prompt) for prompt in given)
 
 
 class Teller(Protocol):

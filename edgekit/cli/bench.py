@@ -39,6 +39,10 @@ def run_bench(
     real_lengths: Annotated[
         bool, typer.Option(help="Feed real texts through the signature they belong to; else the first signature only.")
     ] = True,
+    context_length: Annotated[
+        list[str] | None,
+        typer.Option(help="Of models that write: tokens of the prompt.", show_default="16,64,256,1024, as they fit"),
+    ] = None,
     op_profile: Annotated[bool, typer.Option("--op-profile", help="Also the time of each operator.")] = False,
     energy: Annotated[bool, typer.Option("--energy", help="Also energy, where the device can tell.")] = False,
     pin_cores: Annotated[list[str] | None, typer.Option(help="Cores to stay on: 0,2-3.")] = None,
@@ -88,7 +92,9 @@ def run_bench(
 
     Every sample is kept (`edgekit runs`), with the conditions before and after and a verdict with its evidence. List
     options may be repeated or comma-separated; every bundle runs on every device with every accelerator. Exit code 1
-    where outputs are wrong, an accelerator was not used, or something could not be measured.
+    where outputs are wrong, an accelerator was not used, or something could not be measured. Of models that write it
+    measures the time to the first token, prefill and decode tokens per second and the cache, at several lengths of the
+    context; --num-runs counts tokens.
 
     Examples:
 
@@ -100,6 +106,8 @@ def run_bench(
 
         edgekit bench bundles/a.edgekit bundles/b.edgekit --interleave
 
+        edgekit bench bundles/writer.tflite-int8-dynamic.edgekit --context-length 16,64,200
+
         edgekit bench bundles/a.edgekit --accelerator gpu --runtime litert-compiled --advise
 
         edgekit bench bundles/a.edgekit --accelerator npu --delegate /usr/lib/libvx_delegate.so
@@ -110,6 +118,7 @@ def run_bench(
     from edgekit.cli.measuring import (
         parse_cores,
         parse_duration,
+        parse_lengths,
         parse_openvino,
         parse_units,
         plan_cells,
@@ -141,6 +150,7 @@ def run_bench(
             cooldown_secs=parse_duration(cooldown, "--cooldown"),
             op_profile=op_profile,
             real_lengths=real_lengths,
+            context_lengths=parse_lengths(context_length or [], "--context-length"),
             energy=energy,
             compute_units=parse_units(compute_units),
             xnnpack=xnnpack,

@@ -39,6 +39,15 @@ def parse_cores(values: Sequence[str], option: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(cores))
 
 
+def parse_lengths(values: Sequence[str], option: str) -> tuple[int, ...]:
+    """Lengths in tokens, as 16,64; a usage error where they are none."""
+    items = split_list(values)
+    wrong = next((item for item in items if not item.isdecimal() or int(item) < 1), None)
+    if wrong is not None:
+        raise typer.BadParameter(f"{wrong!r} is no number of tokens: write 16,64", param_hint=option)
+    return tuple(sorted({int(item) for item in items}))
+
+
 def parse_units(value: str) -> "ComputeUnits":
     """Compute units of Core ML; a usage error for anything else."""
     from edgekit.measurement import COMPUTE_UNITS
@@ -153,12 +162,16 @@ def show_outcomes(outcomes: "Sequence[Outcome]") -> None:
     from edgekit.report.beside_cpu import beside_cpu, beside_cpu_table
     from edgekit.report.devices import report_run
     from edgekit.report.devices_tables import bench_table
+    from edgekit.report.writing_tables import writing_tables
     from edgekit.results import Run
 
     made = [outcome.measurement for outcome in outcomes if outcome.measurement]
     runs = [Run(measurement=measurement) for measurement in made]
     if made:
-        print_sortable(bench_table(tuple(report_run(run) for run in runs)))
+        reported = tuple(report_run(run) for run in runs)
+        print_sortable(bench_table(reported))
+        for table in writing_tables(reported):
+            print_sortable(table)
     if beside := beside_cpu(runs):
         print_sortable(beside_cpu_table(beside))
     for measurement in made:

@@ -12,7 +12,7 @@ from edgekit.measurement import Measurement, Samples
 from edgekit.report.devices import measured_name, report_run
 from edgekit.report.document import ReportedRun
 from edgekit.results import Run
-from edgekit.statistics import blocks, ratio_of_medians
+from edgekit.statistics import blocks, in_turns, ratio_of_medians
 
 Unit = Literal["ms", "B", "points", "per second"]
 
@@ -77,6 +77,11 @@ def _percent_right(run: ReportedRun) -> float | None:
     return None if accuracy is None else 100 * accuracy
 
 
+def _writing(kind: str, number: str = "p50_ms") -> Callable[[ReportedRun], float | None]:
+    """Reads one number of writing at the longest context; None where nothing is written."""
+    return lambda run: getattr(getattr(run.writing[-1], kind), number) if run.writing else None
+
+
 METRICS: dict[str, Metric] = {
     "p50": Metric(unit="ms", read=_summary("latency"), series=blocks),
     "p90": Metric(unit="ms", read=_summary("latency", "p90_ms")),
@@ -88,6 +93,17 @@ METRICS: dict[str, Metric] = {
     "first-inference": Metric(
         unit="ms", read=_summary("first_inference"), series=lambda samples: [samples.first_inference_ms]
     ),
+    "first-token": Metric(
+        unit="ms",
+        read=_writing("first_token"),
+        series=lambda samples: in_turns(samples.writing[-1].first_token_ms, samples.writing[-1].rounds),
+    ),
+    "decode": Metric(
+        unit="ms",
+        read=_writing("decode"),
+        series=lambda samples: in_turns(samples.writing[-1].decode_ms, samples.writing[-1].decode_rounds),
+    ),
+    "cache": Metric(unit="B", read=lambda run: run.writing[-1].cache_bytes if run.writing else None),
     "memory": Metric(unit="B", read=lambda run: run.memory_bytes),
     "size": Metric(unit="B", read=lambda run: run.measurement.model_size_bytes),
     "accuracy": Metric(unit="points", read=_percent_right),

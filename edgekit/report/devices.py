@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from edgekit.measurement import Measurement
+from edgekit.measurement import Measurement, WritingSamples
 from edgekit.report.beside_cpu import beside_cpu
-from edgekit.report.document import DevicesPart, ReportedRun
+from edgekit.report.document import DevicesPart, ReportedRun, ReportedWriting
 from edgekit.report.numbers import median_with_interval, percent
 from edgekit.results import Run
 from edgekit.statistics import Summary, blocks, ratio_of_medians, summarize
@@ -36,6 +36,19 @@ def report_run(run: Run) -> ReportedRun:
         first_inference=_summary(samples.first_inference_ms),
         per_second=1000 / latency.mean_ms if latency and latency.mean_ms else None,
         memory_bytes=memory,
+        writing=tuple(_writing(each) for each in samples.writing if each.first_token_ms and each.decode_ms),
+    )
+
+
+def _writing(samples: WritingSamples) -> ReportedWriting:
+    first, decode = summarize(samples.first_token_ms), summarize(samples.decode_ms)
+    return ReportedWriting(
+        context_length=samples.context_length,
+        cache_bytes=samples.cache_bytes,
+        first_token=first,
+        decode=decode,
+        prefill_per_second=1000 * samples.context_length / first.p50_ms,
+        decode_per_second=1000 / decode.p50_ms,
     )
 
 

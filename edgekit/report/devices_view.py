@@ -18,6 +18,7 @@ from edgekit.report.devices_tables import (
 from edgekit.report.document import DevicesPart, ReportedRun
 from edgekit.report.plots import Bar, Spread, bar_plot, curve_plot, samples_plot, spread_plot
 from edgekit.report.sections import Block, Figure, Panel, Section, Text
+from edgekit.report.writing_tables import writing_tables
 
 _MOST_OPERATORS = 10
 
@@ -29,6 +30,7 @@ def devices_section(part: DevicesPart) -> Section:
         blocks.append(Text(sentences=part.findings, as_list=len(part.findings) > 1))
     if part.remarks:
         blocks.append(Text(sentences=part.remarks, as_list=len(part.remarks) > 1, tone="warn"))
+    blocks += writing_tables(part.runs)
     blocks += [latency_table(part.runs), *_latency_figures(part.runs), cold_table(part.runs), coverage_table(part.runs)]
     if part.beside_cpu:
         blocks.append(beside_cpu_table(part.beside_cpu))
@@ -53,7 +55,8 @@ def run_section(run: ReportedRun) -> Section:
     """Everything about one run."""
     one, made = (run,), run.measurement
     tables = (latency_table(one), cold_table(one), coverage_table(one), verdict_table(one), conditions_table(one))
-    return Section(key=f"run-{made.id}", title=measured_name(made), blocks=(*tables, *_details(run)))
+    blocks = (*writing_tables(one), *tables, *_details(run))
+    return Section(key=f"run-{made.id}", title=measured_name(made), blocks=blocks)
 
 
 def _latency_figures(runs: tuple[ReportedRun, ...]) -> list[Block]:

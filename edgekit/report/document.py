@@ -18,11 +18,26 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ReportedWriting(_Record):
+    """Texts at one length of the context: their times, in ms, and what follows from the medians.
+
+    `prefill_per_second` is the tokens of the prompt over the time to the first token, which includes choosing it.
+    """
+
+    context_length: int
+    cache_bytes: int
+    first_token: Summary
+    decode: Summary
+    prefill_per_second: float
+    decode_per_second: float
+
+
 class ReportedRun(_Record):
     """A measurement with what was computed from its raw samples; None where it has none of that kind.
 
     `latency`, `cold_start`, `load` and `first_inference` summarize `measurement.samples.*_ms`; `per_second` is one over
-    the mean latency; `memory_bytes` is the peak above what the runtime took before the file was loaded.
+    the mean latency; `memory_bytes` is the peak above what the runtime took before the file was loaded. `writing` is of
+    a model that writes, one for each length of the context.
     """
 
     measurement: Measurement
@@ -34,6 +49,7 @@ class ReportedRun(_Record):
     first_inference: Summary | None
     per_second: float | None
     memory_bytes: int | None
+    writing: tuple[ReportedWriting, ...] = ()
 
 
 class DevicesPart(_Record):

@@ -1,8 +1,8 @@
 """Signatures of models that write as ONNX has them: with a cache that grows, or of fixed size.
 
-The growing cache is what runtimes of ONNX expect, by Optimum's names. A decoder is one graph, as `ORTModelForCausalLM`
-and onnxruntime-genai load it. An encoder–decoder is three, each in the file that `ORTModelForSeq2SeqLM` loads it from.
-Batches are free there; edgekit's own loop writes one text at a time.
+The growing cache is what runtimes of ONNX expect, by Optimum's names. A decoder is one graph, as
+`ORTModelForCausalLM` and onnxruntime-genai load it. An encoder–decoder is three, each in the
+file that `ORTModelForSeq2SeqLM` loads it from. Batches are free here; edgekit's own loop writes one text at a time.
 """
 
 from collections.abc import Sequence
