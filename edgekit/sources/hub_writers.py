@@ -42,7 +42,7 @@ class HubShape:
         return self.decoder_layers
 
 
-class _Layer(cache_utils.CacheLayerMixin):  # type: ignore[misc,name-defined]
+class _Layer(cache_utils.CacheLayerMixin):  # type: ignore[name-defined]
     """Keys and values that a caller gave, into which new ones are written at `position`, or put behind them (None)."""
 
     is_sliding = False
@@ -225,7 +225,7 @@ def hub_shape(model: nn.Module, task: ModelTask, max_length: int) -> HubShape:
         raise RefusedError(f"{kind} has layers whose keys differ in size: edgekit exports those with one size for all")
     return HubShape(
         task=task,
-        vocab_size=int(model.get_output_embeddings().weight.shape[0]),  # type: ignore[operator,union-attr]
+        vocab_size=int(model.get_output_embeddings().weight.shape[0]),  # type: ignore[operator]
         max_length=max_length,
         hidden_size=hidden,
         decoder_layers=len(keys),

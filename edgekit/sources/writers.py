@@ -195,7 +195,7 @@ def _memory(config: WriterShape, prefix: str) -> tuple[TensorSpec, ...]:
     return _tensors(cache_names(prefix, config.num_decoder_blocks, "encoder."), config)
 
 
-def _tensors(names: Sequence[str], config: TransformerConfig) -> tuple[TensorSpec, ...]:
+def _tensors(names: Sequence[str], config: WriterShape) -> tuple[TensorSpec, ...]:
     shape = (1, config.kv_heads, config.max_length, config.head_dim)
     return tuple(TensorSpec(name=name, dtype="float32", shape=shape) for name in names)
 
