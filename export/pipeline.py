@@ -260,6 +260,8 @@ def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Pat
     fields: dict[str, Any] = {"op": "convert", "source": source, "target": plan.target.name, "scheme": scheme}
     fields["rewrites"] = plan.rewrites
     known = subject.signatures(plan, reference.result() if len(plan.lengths) > 1 and not plan.writes else None)
+    if known is None and plan.writes:
+        known = subject.signatures(plan, reference.result())
     if known:  # else the worker finds its one signature out, and need not wait
         fields["signatures"] = known
     if plan.coreml:

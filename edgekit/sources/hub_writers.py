@@ -16,7 +16,9 @@ from edgekit.extras import require
 from edgekit.model.decoder_pytorch import Cache, causal_scores
 from edgekit.model.pytorch import at_most, padding_scores, write_cache
 from edgekit.model.weights import MASKED_SCORE
-from edgekit.program import ModelTask
+from edgekit.program import ModelTask, Program
+from edgekit.sources.writers import input_names, writer_signatures
+from edgekit.sources.writers_torch import FlatDecoder, FlatEncoderDecoder
 
 cache_utils = require("transformers.cache_utils", "exporting a model of Hugging Face that writes")
 
@@ -209,6 +211,18 @@ class HubEncoderDecoder(nn.Module):
 
 def _kept(layers: Any) -> Cache:
     return tuple((layer.keys, layer.values) for layer in layers)
+
+
+def build_hub_writer(model: nn.Module, task: ModelTask, max_length: int) -> Program:
+    """The program of a model that writes, with a cache of fixed size, for texts of `max_length` tokens."""
+    shape = hub_shape(model, task, max_length)
+    signatures = writer_signatures(shape)
+    names = input_names(signatures)
+    if task == "generate":
+        module: nn.Module = FlatDecoder(HubDecoder(model, shape), names)
+    else:
+        module = FlatEncoderDecoder(HubEncoderDecoder(model, shape), names)
+    return Program(framework="torch", module=module.eval(), signatures=signatures)
 
 
 def hub_shape(model: nn.Module, task: ModelTask, max_length: int) -> HubShape:
