@@ -31,8 +31,12 @@ Task = Literal[
     "fill-mask",
     "question-answering",
     "image-classification",
+    "text-generation",
+    "translation",
     "custom",
 ]
+#: tasks of transformers' models that write, and what edgekit's own are called that do the same
+HUB_WRITERS: dict[Task, ModelTask] = {"text-generation": "generate", "translation": "translate"}
 Pooling = Literal["none", "mean", "cls", "max"]
 
 

@@ -9,8 +9,8 @@ from edgekit.errors import RefusedError
 from edgekit.export.plan import ForeignModel
 from edgekit.export.prepare import Texts
 from edgekit.export.quantize.calibration import DEFAULT_SAMPLES
-from edgekit.export.subjects import ForeignSubject
-from edgekit.program import SourceRef
+from edgekit.export.subjects import ForeignSubject, HubWriterSubject
+from edgekit.program import HUB_WRITERS, SourceRef
 from edgekit.proof.texts import SAMPLE_TEXTS, interface_strings, ordinary_texts
 from edgekit.sources.factory import factory_source, guess_framework, is_factory
 from edgekit.sources.files import file_source, is_file_source
@@ -27,7 +27,7 @@ class Foreign:
     planned with (none: its one).
     """
 
-    subject: ForeignSubject
+    subject: ForeignSubject | HubWriterSubject
     model: ForeignModel
     lengths: tuple[int, ...] = ()
 
@@ -105,7 +105,8 @@ def _open_hub(reference: str, task: str | None, lengths: tuple[int, ...], texts:
     source = hub_source(folder, task, length=lengths[-1] if lengths else None, **options)
     if len(lengths) > 1 and not gives_one_vector(source):
         raise RefusedError(f"several --sequence-length are offered for one answer by text, not for {task}: give one")
-    subject = ForeignSubject(
+    kind = HubWriterSubject if source.task in HUB_WRITERS else ForeignSubject
+    subject = kind(
         name=folder.name,
         task=source.task,
         framework="torch",
@@ -113,7 +114,12 @@ def _open_hub(reference: str, task: str | None, lengths: tuple[int, ...], texts:
         texts=_choose_texts(texts),
     )
     length = source.options.length or 0
-    model = ForeignModel(frameworks=("torch",), parameters=folder.parameters, max_length=length)
+    model = ForeignModel(
+        frameworks=("torch",),
+        parameters=folder.parameters,
+        max_length=length,
+        task=HUB_WRITERS.get(source.task, "classify"),
+    )
     return Foreign(subject=subject, model=model, lengths=lengths if len(lengths) > 1 else ())
 
 

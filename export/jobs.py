@@ -76,7 +76,7 @@ class Job(_Record):
             "convert": ("source", "target"),
             "compress": ("input", "target"),
             "reference": ("source", "steps"),
-            "write": ("source", "steps"),
+            "write": ("source", "texts" if self.texts else "steps"),
             "quantize-cache": ("input", "steps", "target"),
             "prepare": ("source", "texts"),
             "score": ("source", "target", "input", "steps"),

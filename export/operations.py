@@ -157,14 +157,19 @@ def _reference(job: Job) -> JobResult:
 
 def _write_texts(job: Job) -> JobResult:
     from edgekit.export.writer_steps import writer_steps
-    from edgekit.proof.golden_texts import pack_texts, unpack_texts
+    from edgekit.proof.golden_texts import GoldenTexts, pack_texts, unpack_texts
     from edgekit.proof.in_framework import ProgramBackend, run_backend
     from edgekit.proof.written import write_reference
 
     program = open_source(_source(job))
     if job.signatures:
         program = replace(program, signatures=job.signatures)
-    texts = unpack_texts(read_golden(Path(str(job.steps))))
+    if job.texts is not None:
+        from edgekit.export.prepare_writer import prepare_writer
+
+        texts: GoldenTexts | None = prepare_writer(_source(job), program, Path(job.texts), Path(job.output).parent)
+    else:
+        texts = unpack_texts(read_golden(Path(str(job.steps))))
     if texts is None:
         raise RefusedError(f"{job.steps} has no texts to write after")
     call = program_runner(program)

@@ -304,6 +304,8 @@ def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Pat
     float_cache = replace(plan, cache_dtype="float32")
     waited = reference.result() if len(plan.lengths) > 1 and not plan.writes else None
     known = subject.signatures(float_cache, waited)
+    if known is None and plan.writes:
+        known = subject.signatures(float_cache, reference.result())
     if known:  # else the worker finds its one signature out, and need not wait
         fields["signatures"] = known
     if plan.coreml:

@@ -22,7 +22,7 @@ from edgekit.model.rewrites import FLOAT_MASK, find_rewrites, refuse_rewrite
 from edgekit.model.sizes import parameter_count
 from edgekit.model.weights import parameter_shapes
 from edgekit.outputs import check_replaceable
-from edgekit.program import Framework, Signature
+from edgekit.program import Framework, ModelTask, Signature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +100,14 @@ class PlannedExport:
 @dataclass(frozen=True, kw_only=True)
 class ForeignModel:
     """What a plan must know of a model that is no checkpoint: the frameworks that can build it, how many weights it has
-    (0: not known) and its text length in tokens (0: none).
+    (0: not known) and its text length in tokens (0: none); `task` is what edgekit's own model would be for, "classify"
+    for all that does not write.
     """
 
     frameworks: tuple[Framework, ...]
     parameters: int
     max_length: int = 0
+    task: ModelTask = "classify"
 
     def refusal(self, target: Target, route: Framework, scheme: str | Recipe, rewrites: Sequence[str]) -> str | None:
         """Why this model can't go to `target` by this route; None where it can."""
@@ -145,7 +147,7 @@ def plan_exports(
     Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that can't be read, RefusedError
     for options of `coreml` that the targets have no use for and for rewrites that exclude each other.
     """
-    writes = isinstance(config, TransformerConfig) and config.task != "classify"
+    writes = config.task != "classify"
     frameworks = find_frameworks(list(via))
     found = find_targets(list(targets))
     _check_used(coreml, found)
@@ -220,7 +222,7 @@ def _unfit_route(
     coreml: CoremlOptions,
 ) -> EdgekitError | None:
     """What keeps a model that writes from a target by this route."""
-    if isinstance(config, ForeignModel) or config.task == "classify":
+    if config.task == "classify":
         return None
     refused = refuse_route(config, target.name, route, kv_cache, coreml.minimum_deployment_target or "iOS18")
     return RefusedError(refused) if refused else None
@@ -319,7 +321,7 @@ def _unfit_writer(
     lengths: Sequence[int],
 ) -> EdgekitError | None:
     """What keeps a model that writes from a target."""
-    if isinstance(config, ForeignModel) or config.task == "classify":
+    if config.task == "classify":
         return None
     refused = refuse_writer(config, target.name, scheme, rewrites, lengths)
     return RefusedError(refused) if refused else None

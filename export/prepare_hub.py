@@ -39,9 +39,9 @@ def make_inputs(source: SourceRef, program: Program, texts: Texts, folder: Path)
     labels = _labels(program.module.model.config, source.task)
     if source.task == "image-classification":
         return _image_inputs(path, signature, folder, labels)
-    own = _load_tokenizer(path, trust_remote_code=source.options.trust_remote_code)
+    own = load_tokenizer(path, trust_remote_code=source.options.trust_remote_code)
     length = signature.inputs[0].shape[1]
-    tokenizer = _adopt(own, program.module.model.config, length)
+    tokenizer = adopt_tokenizer(own, program.module.model.config, length)
     tokenizer.save(folder / TOKENIZER)
     write_tokens(
         folder / TOKENS, lambda given: [own(text, truncation=True, max_length=length)["input_ids"] for text in given]
@@ -58,7 +58,8 @@ def _labels(config: Any, task: str) -> tuple[str, ...]:
     return tuple(str(config.id2label[index]) for index in sorted(config.id2label))
 
 
-def _load_tokenizer(path: Path, *, trust_remote_code: bool) -> Any:
+def load_tokenizer(path: Path, *, trust_remote_code: bool) -> Any:
+    """transformers' own tokenizer; raises CheckpointError where it can't be loaded, RefusedError for a slow one."""
     transformers = require("transformers", "reading a tokenizer of Hugging Face")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -76,7 +77,7 @@ def _load_tokenizer(path: Path, *, trust_remote_code: bool) -> Any:
     return tokenizer
 
 
-def _adopt(own: Any, config: Any, length: int) -> HubTokenizer:
+def adopt_tokenizer(own: Any, config: Any, length: int) -> HubTokenizer:
     """The tokenizer for a bundle; padding with id 0 where it has no token for it: the mask hides it."""
     pad_id = own.pad_token_id if own.pad_token_id is not None else getattr(config, "pad_token_id", None) or 0
     pad_token = own.pad_token or own.convert_ids_to_tokens(pad_id) or ""

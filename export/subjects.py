@@ -16,6 +16,7 @@ from edgekit.cache import Cache
 from edgekit.checkpoint import Checkpoint
 from edgekit.export.plan import PlannedExport
 from edgekit.export.prepare import CALIBRATION, Texts, read_prepared
+from edgekit.export.prepare_writer import SHAPE, PreparedWriter
 from edgekit.export.quantize.calibration import Calibration, CalibrationRecord
 from edgekit.export.writer_forms import target_signatures
 from edgekit.model.rewrites import rewrite_signature
@@ -255,3 +256,47 @@ class ForeignSubject:
         """Copy what the worker wrote for every bundle."""
         for name in read_prepared(scratch / "prepared").files:
             shutil.copyfile(scratch / "prepared" / name, folder / name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubWriterSubject:
+    """A model of transformers that writes, tried on the beginnings of `texts`, or on their translation."""
+
+    name: str
+    task: Task
+    framework: Framework
+    sources: Mapping[Framework, SourceRef]
+    texts: Texts
+    labels: tuple[str, ...] = ()
+
+    def signatures(self, plan: PlannedExport, reference: Reference | None) -> tuple[Signature, ...] | None:
+        """Those of the plan's file, when the source has run."""
+        if reference is None:
+            return None
+        found = self._found(reference.golden.parent)
+        return target_signatures(plan, found, found.signatures)
+
+    def ask(self, scratch: Path) -> dict[str, Any]:
+        """Write the texts."""
+        path, folder = scratch / "texts.json", scratch / "prepared"
+        path.write_text(self.texts.model_dump_json(), encoding="utf-8")
+        folder.mkdir()
+        output = str(folder / bundles.GOLDEN)
+        return {"op": "write", "source": self.sources[self.framework], "texts": str(path), "output": output}
+
+    def read(self, scratch: Path) -> Reference:
+        """What the worker found when it ran the source."""
+        folder = scratch / "prepared"
+        origin = self._found(folder).origin
+        return Reference(
+            golden=folder / bundles.GOLDEN, signature=None, labels=(), origin=origin, population=0, note=UNLABELLED
+        )
+
+    def place(self, scratch: Path, folder: Path) -> None:
+        """Copy tokenizer and golden ids, and the model's own configuration, which other runtimes read."""
+        for name in (bundles.TOKENIZER, bundles.TOKENS):
+            shutil.copyfile(scratch / "prepared" / name, folder / name)
+        shutil.copyfile(Path(self.sources[self.framework].path) / "config.json", folder / "config.json")
+
+    def _found(self, folder: Path) -> PreparedWriter:
+        return PreparedWriter.model_validate_json((folder / SHAPE).read_bytes())

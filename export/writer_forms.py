@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from edgekit.export.plan import PlannedExport
-from edgekit.model.config import TransformerConfig
 from edgekit.program import PAST, Signature, TensorSpec
 from edgekit.proof.golden import Arrays, Step
 from edgekit.sources.checkpoint import SIGNATURE
-from edgekit.sources.writers import DECODE, PREFILL
+from edgekit.sources.writers import DECODE, PREFILL, WriterShape
 from edgekit.sources.writers_coreml import coreml_name, passed_signatures, stateful_signatures
 from edgekit.sources.writers_onnx import fixed_signatures, growing_signatures
 
@@ -20,9 +19,7 @@ _GROWING = {"ids": "input_ids", "source_ids": "input_ids"}
 _PAST, _PRESENT, _SOURCE = "past_key_values", "present", ".encoder."
 
 
-def target_signatures(
-    plan: PlannedExport, config: TransformerConfig, own: Sequence[Signature]
-) -> tuple[Signature, ...]:
+def target_signatures(plan: PlannedExport, config: WriterShape, own: Sequence[Signature]) -> tuple[Signature, ...]:
     """The signatures of a plan's file; `own` are those of the program with a cache of fixed size."""
     if plan.target.name == "onnx":
         return growing_signatures(config) if plan.kv_cache == "dynamic" else fixed_signatures(own, plan.route)

@@ -1,12 +1,12 @@
 """What models that write are exported to: targets, schemes and options, or why not."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from edgekit.export.recipes import Recipe
 from edgekit.export.schemes import CALIBRATED
 from edgekit.model.config import TransformerConfig
-from edgekit.program import Framework
+from edgekit.program import Framework, ModelTask
 from edgekit.sources.writers import SHORTEST
 
 TARGETS = ("tflite", "onnx", "coreml")
@@ -16,8 +16,20 @@ KvCache = Literal["dynamic", "static"]
 CacheDtype = Literal["float32", "int8"]
 
 
+class Limits(Protocol):
+    """What must be known of a model that writes, edgekit's own or another's."""
+
+    @property
+    def task(self) -> ModelTask:
+        """Generate, or translate."""
+
+    @property
+    def max_length(self) -> int:
+        """How many tokens it reads at most."""
+
+
 def refuse_writer(
-    config: TransformerConfig, target: str, scheme: str | Recipe, rewrites: Sequence[str], lengths: Sequence[int]
+    config: Limits, target: str, scheme: str | Recipe, rewrites: Sequence[str], lengths: Sequence[int]
 ) -> str | None:
     """Why a model that writes can't go to a target so; None where it can."""
     if config.max_length < SHORTEST:
@@ -38,9 +50,7 @@ def refuse_writer(
     return None
 
 
-def refuse_route(
-    config: TransformerConfig, target: str, route: Framework, kv_cache: KvCache, system: str
-) -> str | None:
+def refuse_route(config: Limits, target: str, route: Framework, kv_cache: KvCache, system: str) -> str | None:
     """Why a model that writes can't go to a target through this framework, or to this oldest system of Core ML."""
     if target == "coreml" and route != "torch":
         return "coreml takes models that write through torch: coremltools makes states of buffers; leave out --via"

@@ -59,9 +59,7 @@ class TextModel(Model):
         return None if config.tied_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def _causal(self, places: Tensor, count: int) -> Tensor:
-        """Return what hides later tokens when added to scores, [1, 1, n, count], for queries at `places` [n]."""
-        later = torch.arange(count, dtype=torch.int32, device=places.device) > places[:, None]
-        return (later.to(self.embed.tokens.weight.dtype) * MASKED_SCORE)[None, None]
+        return causal_scores(places, count).to(self.embed.tokens.weight.dtype)
 
     def _write(self, blocks: Iterable[Block], ids: Tensor, memories: Iterable[Memory | None]) -> Tensor:
         """Return [batch, length, hidden] of the last of `blocks` for whole texts, each token seeing those before it."""
@@ -110,6 +108,12 @@ class TextModel(Model):
             x, present = block.cached(x, scores, rotary, kept, None, memory)
             presents.append(present)
         return x, tuple(presents)
+
+
+def causal_scores(places: Tensor, count: int) -> Tensor:
+    """Return what hides later tokens when added to scores, [1, 1, n, count], for queries at `places` [n]."""
+    later = torch.arange(count, dtype=torch.int32, device=places.device) > places[:, None]
+    return (later.to(torch.float32) * MASKED_SCORE)[None, None]
 
 
 class Decoder(TextModel):

@@ -11,6 +11,7 @@ import numpy as np
 from edgekit.errors import BundleError
 from edgekit.proof.golden import Arrays, Golden
 from edgekit.proof.writing import Prompt
+from edgekit.text.processor import EOS_ID
 
 Rows = tuple[tuple[int, ...], ...]
 Texts = tuple[tuple[str, ...], ...]
@@ -21,10 +22,10 @@ _PADDING = -1
 class GoldenTexts:
     """What a file is to write, greedily, and how well its source foretold held-out texts.
 
-    `written` are the source model's ids after each prompt, `[EOS]` among them where it wrote that, up to
-    `max_new_tokens`; `references` are the right translations of the first prompts, whose source texts are `sources`.
-    `scored` texts begin with `[BOS]`; they have `size_bytes` bytes of UTF-8, and the source's loss of them is `loss`,
-    in nats.
+    `written` are the source model's ids after each prompt, the first of `stop_ids` among them where a text ended with
+    one, up to `max_new_tokens`; `references` are the right translations of the first prompts, whose source texts are
+    `sources`. `scored` texts begin with `[BOS]`; they have `size_bytes` bytes of UTF-8, and the source's loss of them
+    is `loss`, in nats. A `foreign` tokenizer is not edgekit's.
     """
 
     prompts: tuple[Prompt, ...]
@@ -35,6 +36,8 @@ class GoldenTexts:
     loss: float = 0.0
     sources: tuple[str, ...] = ()
     references: Texts = field(default=())
+    stop_ids: tuple[int, ...] = (EOS_ID,)
+    foreign: bool = False
 
 
 def pack_texts(texts: GoldenTexts) -> Arrays:
@@ -50,6 +53,8 @@ def pack_texts(texts: GoldenTexts) -> Arrays:
         "loss": np.array(texts.loss, np.float64),
         "sources": _strings([texts.sources]),
         "references": _strings(texts.references),
+        "stop_ids": np.array(texts.stop_ids, np.int32),
+        "foreign": np.array(texts.foreign),
     }
 
 
@@ -69,6 +74,8 @@ def unpack_texts(golden: Golden) -> GoldenTexts | None:
             loss=float(arrays["loss"].item()),
             sources=sources[0] if sources else (),
             references=_texts(arrays["references"]),
+            stop_ids=tuple(map(int, arrays.get("stop_ids", np.array([EOS_ID])))),
+            foreign=bool(arrays.get("foreign", np.array(False)).item()),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise BundleError(f"the golden texts of this bundle are broken ({error}): export it again") from error

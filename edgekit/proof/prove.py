@@ -21,6 +21,7 @@ from edgekit.proof.texts import SAMPLE_TEXTS
 from edgekit.proof.writing import run_here
 from edgekit.proof.written import prove_texts
 from edgekit.sources.checkpoint import SIGNATURE
+from edgekit.text.hub_tokenizer import HubTokenizer
 from edgekit.text.processor import Processor
 
 #: of a model that writes, where a classifier has its accuracy
@@ -117,7 +118,7 @@ def prove_file(
         parity = parity.model_copy(update={"evaluated": EVALUATED})
     texts = unpack_texts(golden)
     if texts is not None:
-        processor = Processor.load(tokenizer)
+        processor = HubTokenizer.load(tokenizer) if texts.foreign else Processor.load(tokenizer)
         written = prove_texts(run_here(model, runtime), texts, processor, population, accuracy_note, context)
         parity = _with_written(parity, written, same_tokens, bits_tolerance)
         return Proof(parity=parity, accuracy=Accuracy(accuracy=None, note=NO_LABELS), written=written)

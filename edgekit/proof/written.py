@@ -6,7 +6,8 @@ from edgekit.bundle import TextScores, WrittenTexts
 from edgekit.errors import MissingExtraError
 from edgekit.proof.golden_texts import GoldenTexts
 from edgekit.proof.writing import RunWriter, WritingSettings, WrittenText, score_texts, write_texts
-from edgekit.text.processor import EOS_ID, Processor
+from edgekit.text.hub_tokenizer import HubTokenizer
+from edgekit.text.processor import Processor
 from edgekit.train.text_metrics import (
     GenerationMetrics,
     Translation,
@@ -22,7 +23,12 @@ def write_reference(run: RunWriter, texts: GoldenTexts) -> tuple[tuple[tuple[int
 
 
 def prove_texts(
-    run: RunWriter, texts: GoldenTexts, processor: Processor, population: int, note: str, context: int | None = None
+    run: RunWriter,
+    texts: GoldenTexts,
+    processor: Processor | HubTokenizer,
+    population: int,
+    note: str,
+    context: int | None = None,
 ) -> WrittenTexts:
     """Let a file, which reads `context` tokens at most, write after the golden prompts, and score the held-out texts.
 
@@ -49,20 +55,20 @@ def prove_texts(
 
 
 def _written(run: RunWriter, texts: GoldenTexts, context: int | None = None) -> tuple[tuple[int, ...], ...]:
-    settings = WritingSettings(max_new_tokens=texts.max_new_tokens, stop_ids=(EOS_ID,), context=context)
-    return tuple(map(_with_end, write_texts(run, texts.prompts, settings)))
+    settings = WritingSettings(max_new_tokens=texts.max_new_tokens, stop_ids=texts.stop_ids, context=context)
+    return tuple(_with_end(text, texts.stop_ids[:1]) for text in write_texts(run, texts.prompts, settings))
 
 
-def _with_end(text: WrittenText) -> tuple[int, ...]:
-    """The ids with `[EOS]` where it was written: to end too early is a difference, too."""
-    return (*text.ids, EOS_ID) if text.ended == "stop" else text.ids
+def _with_end(text: WrittenText, end: tuple[int, ...]) -> tuple[int, ...]:
+    """The ids with the `end` where it was written: to end too early is a difference, too."""
+    return (*text.ids, *end) if text.ended == "stop" else text.ids
 
 
 def _equal(wanted: Sequence[int], found: Sequence[int]) -> int:
     return sum(one == other for one, other in zip(wanted, found, strict=False))
 
 
-def _tell(processor: Processor, number: int, pair: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
+def _tell(processor: Processor | HubTokenizer, number: int, pair: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
     """Where the first text departs, in words."""
     wanted, found = pair
     place = next((i for i, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), min(map(len, pair)))
@@ -72,7 +78,9 @@ def _tell(processor: Processor, number: int, pair: tuple[tuple[int, ...], tuple[
     )
 
 
-def _scores(texts: GoldenTexts, loss: float, written: Sequence[Sequence[int]], processor: Processor) -> TextScores:
+def _scores(
+    texts: GoldenTexts, loss: float, written: Sequence[Sequence[int]], processor: Processor | HubTokenizer
+) -> TextScores:
     found = bits_per_byte(loss, texts.size_bytes)
     if not texts.references:
         return TextScores(bits_per_byte=found)

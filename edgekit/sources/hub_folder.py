@@ -20,6 +20,7 @@ PREFIX = "hf:"
 TASKS: tuple[Task, ...] = tuple(task for task in get_args(Task) if task not in (*MODEL_TASKS, "custom"))
 TEXT_TASKS = tuple(task for task in TASKS if task != "image-classification")
 DEFAULT_LENGTH = 128
+_ALIASES = {"text2text-generation": "translation"}
 
 _CONFIG = "config.json"
 #: files that decide what a model answers
@@ -79,6 +80,7 @@ def hub_source(
     Raises UnknownNameError for a task or pooling that there is none of, RefusedError for options that the task has no
     use for or a length that the model can't take.
     """
+    task = _ALIASES.get(task, task)
     if task not in TASKS:
         raise UnknownNameError("task", task, TASKS)
     if pooling not in (*get_args(Pooling), "auto"):

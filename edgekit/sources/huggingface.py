@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from edgekit.errors import CheckpointError, RefusedError
 from edgekit.extras import require
 from edgekit.model.weights import MASKED_SCORE
-from edgekit.program import Program, Signature, SourceOptions, SourceRef, Task, TensorSpec
+from edgekit.program import HUB_WRITERS, Program, Signature, SourceOptions, SourceRef, Task, TensorSpec
 from edgekit.sources.checkpoint import SIGNATURE
-from edgekit.sources.hub_folder import hub_sha256
+from edgekit.sources.hub_folder import DEFAULT_LENGTH, hub_sha256
 from edgekit.sources.torch_outputs import named_tensors
 
 AUTO_CLASSES = {
@@ -24,6 +24,8 @@ AUTO_CLASSES = {
     "fill-mask": "AutoModelForMaskedLM",
     "question-answering": "AutoModelForQuestionAnswering",
     "image-classification": "AutoModelForImageClassification",
+    "text-generation": "AutoModelForCausalLM",
+    "translation": "AutoModelForSeq2SeqLM",
 }
 EMBEDDING = "sentence_embedding"  # as sentence-transformers names it
 POOLER = "pooler_output"
@@ -39,6 +41,10 @@ def build_hub_program(source: SourceRef) -> Program:
     if hub_sha256(path) != source.sha256:
         raise CheckpointError(f"{path} has changed since this export began; start it again")
     model, missing = _load(path, source)
+    if source.task in HUB_WRITERS:
+        from edgekit.sources.hub_writers import build_hub_writer
+
+        return build_hub_writer(model, HUB_WRITERS[source.task], source.options.length or DEFAULT_LENGTH)
     module = HubModule(model, source.task, source.options, skipped=(POOLER,) if missing else ())
     specs = input_specs(model, source)
     outputs = module.output_specs(specs)

@@ -5,18 +5,55 @@ Tensors are flat: `past_key_values.I.key` and `.value` go in, `present.I.key` an
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError, RefusedError
 from edgekit.extras import require
 from edgekit.model.config import TransformerConfig
-from edgekit.program import Framework, Program, Signature, TensorSpec
+from edgekit.program import Framework, ModelTask, Program, Signature, TensorSpec
 
 PREFILL, DECODE, ENCODE = "prefill", "decode", "encode"
 #: chunks that a prompt is read in, in tokens: a short one wastes little on padding, a long one goes fast
 PREFILL_LENGTHS = (8, 32, 128)
 #: a model that reads fewer tokens can write none after its first
 SHORTEST = 2
+
+
+class WriterShape(Protocol):
+    """What a model that writes has between calls: sizes of its cache and of what it gives."""
+
+    @property
+    def task(self) -> ModelTask:
+        """Generate, or translate."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens it knows."""
+
+    @property
+    def max_length(self) -> int:
+        """How many tokens it reads at most."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of what its encoder gives."""
+
+    @property
+    def decoder_layers(self) -> int:
+        """Number of layers that keep a cache."""
+
+    @property
+    def num_decoder_blocks(self) -> int:
+        """Number of them that have keys and values of a source text of their own."""
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of heads of keys and values."""
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one head."""
 
 
 def check_writer(checkpoint: Checkpoint, what: str) -> None:
@@ -45,7 +82,7 @@ def prefill_name(length: int) -> str:
     return f"{PREFILL}_{length}"
 
 
-def writer_signatures(config: TransformerConfig, prefill_lengths: Sequence[int] = ()) -> tuple[Signature, ...]:
+def writer_signatures(config: WriterShape, prefill_lengths: Sequence[int] = ()) -> tuple[Signature, ...]:
     """`prefill_N` for each of the lengths (ascending; none: `default_prefill_lengths`) and `decode`; or `encode` and
     `decode` of a model to translate. Batches are of one text.
 
@@ -94,7 +131,7 @@ def cache_names(prefix: str, count: int, side: str = "") -> tuple[str, ...]:
     return tuple(f"{prefix}.{index}.{side}{part}" for index in range(count) for part in ("key", "value"))
 
 
-def _prefill_signature(config: TransformerConfig, length: int) -> Signature:
+def _prefill_signature(config: WriterShape, length: int) -> Signature:
     past, present = (_cache(config, prefix) for prefix in ("past_key_values", "present"))
     return Signature(
         name=prefill_name(length),
@@ -105,7 +142,7 @@ def _prefill_signature(config: TransformerConfig, length: int) -> Signature:
     )
 
 
-def _generate_signature(config: TransformerConfig) -> Signature:
+def _generate_signature(config: WriterShape) -> Signature:
     past, present = (_cache(config, prefix) for prefix in ("past_key_values", "present"))
     return Signature(
         name=DECODE,
@@ -116,7 +153,7 @@ def _generate_signature(config: TransformerConfig) -> Signature:
     )
 
 
-def _translate_signature(config: TransformerConfig) -> Signature:
+def _translate_signature(config: WriterShape) -> Signature:
     past, present = (_cache(config, prefix, "decoder.") for prefix in ("past_key_values", "present"))
     memory, encoded = (_memory(config, prefix) for prefix in ("past_key_values", "present"))
     return Signature(
@@ -129,7 +166,7 @@ def _translate_signature(config: TransformerConfig) -> Signature:
     )
 
 
-def _encode_signature(config: TransformerConfig) -> Signature:
+def _encode_signature(config: WriterShape) -> Signature:
     return Signature(
         name=ENCODE,
         method=ENCODE,
@@ -146,19 +183,19 @@ def _ids(name: str, length: int) -> TensorSpec:
     return TensorSpec(name=name, dtype="int32", shape=(1, length))
 
 
-def _logits(config: TransformerConfig) -> TensorSpec:
+def _logits(config: WriterShape) -> TensorSpec:
     return TensorSpec(name="logits", dtype="float32", shape=(1, 1, config.vocab_size))
 
 
-def _cache(config: TransformerConfig, prefix: str, side: str = "") -> tuple[TensorSpec, ...]:
+def _cache(config: WriterShape, prefix: str, side: str = "") -> tuple[TensorSpec, ...]:
     return _tensors(cache_names(prefix, config.decoder_layers, side), config)
 
 
-def _memory(config: TransformerConfig, prefix: str) -> tuple[TensorSpec, ...]:
+def _memory(config: WriterShape, prefix: str) -> tuple[TensorSpec, ...]:
     return _tensors(cache_names(prefix, config.num_decoder_blocks, "encoder."), config)
 
 
-def _tensors(names: Sequence[str], config: TransformerConfig) -> tuple[TensorSpec, ...]:
+def _tensors(names: Sequence[str], config: WriterShape) -> tuple[TensorSpec, ...]:
     shape = (1, config.kv_heads, config.max_length, config.head_dim)
     return tuple(TensorSpec(name=name, dtype="float32", shape=shape) for name in names)
 

@@ -8,10 +8,9 @@ file that `ORTModelForSeq2SeqLM` loads it from. Batches are free here; edgekit's
 from collections.abc import Sequence
 from typing import TypeVar
 
-from edgekit.model.config import TransformerConfig
 from edgekit.program import BATCH, COUNT, PAST, SOURCE, TOTAL, Framework, Signature, TensorSpec
 from edgekit.sources.checkpoint import SIGNATURE
-from edgekit.sources.writers import DECODE, ENCODE, cache_names
+from edgekit.sources.writers import DECODE, ENCODE, WriterShape, cache_names
 
 BEGIN = "begin"
 T = TypeVar("T")
@@ -33,7 +32,7 @@ def fixed_signatures(signatures: Sequence[Signature], framework: Framework) -> t
     return (decode.model_copy(update={"name": SIGNATURE, "method": "step", "inputs": (ids, *decode.inputs[1:])}),)
 
 
-def growing_signatures(config: TransformerConfig) -> tuple[Signature, ...]:
+def growing_signatures(config: WriterShape) -> tuple[Signature, ...]:
     """`decode` of a decoder; or `encode`, `begin` and `decode` of a model to translate.
 
     - decode: input_ids, attention_mask (of past and ids), position_ids int64, the cache float32 [batch, kv_heads, past,
@@ -57,7 +56,7 @@ def growing_signatures(config: TransformerConfig) -> tuple[Signature, ...]:
     )
 
 
-def _encode(config: TransformerConfig) -> Signature:
+def _encode(config: WriterShape) -> Signature:
     return Signature(
         name=ENCODE,
         method="read",
@@ -66,7 +65,7 @@ def _encode(config: TransformerConfig) -> Signature:
     )
 
 
-def _begin(config: TransformerConfig) -> Signature:
+def _begin(config: WriterShape) -> Signature:
     mask, ids = _ids(config, "encoder_attention_mask", SOURCE), _ids(config, "input_ids", COUNT)
     present = _caches(config, COUNT, "present", "decoder.")
     return Signature(
@@ -77,7 +76,7 @@ def _begin(config: TransformerConfig) -> Signature:
     )
 
 
-def _translate(config: TransformerConfig) -> Signature:
+def _translate(config: WriterShape) -> Signature:
     past, present = (
         _caches(config, axis, prefix, "decoder.") for axis, prefix in ((PAST, "past_key_values"), (TOTAL, "present"))
     )
@@ -102,29 +101,29 @@ def by_layer(cache: Sequence[T], memory: Sequence[T]) -> tuple[T, ...]:
     return tuple(each for place in pairs for each in (*cache[place : place + 2], *memory[place : place + 2]))
 
 
-def _ids(config: TransformerConfig, name: str, axis: str) -> TensorSpec:
+def _ids(config: WriterShape, name: str, axis: str) -> TensorSpec:
     return TensorSpec(name=name, dtype="int64", shape=(1, config.max_length), axes={0: BATCH, 1: axis})
 
 
-def _hidden(config: TransformerConfig, name: str) -> TensorSpec:
+def _hidden(config: WriterShape, name: str) -> TensorSpec:
     shape = (1, config.max_length, config.hidden_size)
     return TensorSpec(name=name, dtype="float32", shape=shape, axes={0: BATCH, 1: SOURCE})
 
 
-def _logits(config: TransformerConfig) -> TensorSpec:
+def _logits(config: WriterShape) -> TensorSpec:
     shape = (1, config.max_length, config.vocab_size)
     return TensorSpec(name="logits", dtype="float32", shape=shape, axes={0: BATCH, 1: COUNT})
 
 
-def _caches(config: TransformerConfig, axis: str, prefix: str, side: str = "") -> tuple[TensorSpec, ...]:
+def _caches(config: WriterShape, axis: str, prefix: str, side: str = "") -> tuple[TensorSpec, ...]:
     return _tensors(config, cache_names(prefix, config.decoder_layers, side), axis)
 
 
-def _memory(config: TransformerConfig, prefix: str) -> tuple[TensorSpec, ...]:
+def _memory(config: WriterShape, prefix: str) -> tuple[TensorSpec, ...]:
     return _tensors(config, cache_names(prefix, config.num_decoder_blocks, "encoder."), SOURCE)
 
 
-def _tensors(config: TransformerConfig, names: tuple[str, ...], axis: str) -> tuple[TensorSpec, ...]:
+def _tensors(config: WriterShape, names: tuple[str, ...], axis: str) -> tuple[TensorSpec, ...]:
     shape = (1, config.kv_heads, config.max_length, config.head_dim)
     return tuple(TensorSpec(name=name, dtype="float32", shape=shape, axes={0: BATCH, 2: axis}) for name in names)
 

@@ -15,7 +15,7 @@ from edgekit.sources.writers_onnx import by_layer
 class FlatDecoder(nn.Module):
     """A Decoder; inputs come by position, or by the names that its signatures give them."""
 
-    def __init__(self, model: Decoder, names: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, model: Any, names: Mapping[str, tuple[str, ...]]) -> None:
         super().__init__()
         self.model, self.names = model, names
 
@@ -44,7 +44,7 @@ class FlatDecoder(nn.Module):
 class FlatEncoderDecoder(nn.Module):
     """An EncoderDecoder; inputs come by position, or by the names that its signatures give them."""
 
-    def __init__(self, model: EncoderDecoder, names: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, model: Any, names: Mapping[str, tuple[str, ...]]) -> None:
         super().__init__()
         self.model, self.names = model, names
         self._memory = 2 * model.config.num_decoder_blocks  # tensors of it
