@@ -1,5 +1,6 @@
 """What exporters work on: a Program and its Signatures, and the SourceRef that names one across processes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -69,6 +70,13 @@ class Signature(BaseModel):
     given: dict[str, str] = {}
     stateful: bool = False
     dynamic_length: bool = False
+
+
+def has_int8_cache(signatures: Sequence[Signature]) -> bool:
+    """Whether what a file keeps between calls is int8."""
+    return any(
+        spec.dtype == "int8" for signature in signatures for spec in signature.inputs if spec.name in signature.states
+    )
 
 
 def argument_name(name: str) -> str:

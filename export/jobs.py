@@ -10,7 +10,7 @@ from edgekit.export.recipes import Recipe
 from edgekit.export.schemes import CALIBRATED, SCHEMES
 from edgekit.program import Signature, SourceRef
 
-Operation = Literal["convert", "reference", "compress", "score", "prepare", "write"]
+Operation = Literal["convert", "reference", "compress", "score", "prepare", "write", "quantize-cache"]
 TargetName = Literal["tflite", "onnx", "coreml", "savedmodel", "pt2"]
 
 
@@ -40,6 +40,8 @@ class Job(_Record):
     - `reference`: run the module of `source` on the inputs of `steps` and write them, with its outputs, to `output`.
     - `write`: let the model of `source` write after the prompts in `steps` and score the texts there; keep both, with
       steps of its signatures, in `output`.
+    - `quantize-cache`: write the file `input` again with its cache as int8, ranges from the texts in `steps`, and with
+      `signatures`.
     - `prepare`: run the module of a foreign `source`, on the texts of the file `texts`, and write what its bundles hold
       beside the target file to the folder `output`.
 
@@ -75,6 +77,7 @@ class Job(_Record):
             "compress": ("input", "target"),
             "reference": ("source", "steps"),
             "write": ("source", "texts" if self.texts else "steps"),
+            "quantize-cache": ("input", "steps", "target"),
             "prepare": ("source", "texts"),
             "score": ("source", "target", "input", "steps"),
         }

@@ -17,7 +17,7 @@ from edgekit.export.quantize.mixture import Mixture, mixture_of
 from edgekit.export.schemes import refusal
 from edgekit.export.targets import TARGETS
 from edgekit.export.unsupported import explain_failure
-from edgekit.extras import EXTRAS, installed_version
+from edgekit.extras import EXTRAS, installed_version, skip_frameworks
 from edgekit.program import Program, Signature, SourceRef
 from edgekit.proof.golden import Arrays, Golden, Step, read_golden, write_golden
 from edgekit.sources.opening import open_source
@@ -33,6 +33,13 @@ TOOLS = {
 }
 
 
+#: kinds of sources that import no code of the user's → what building and converting them needs, by framework
+_LOADS: dict[str, dict[str, set[str]]] = {
+    "checkpoint": {"torch": {"torch"}, "tensorflow": {"tensorflow"}},
+    "huggingface": {"torch": {"torch", "torchao", "transformers"}},
+}
+
+
 def run_job(job: Job) -> JobResult:
     """Do one job.
 
@@ -44,13 +51,17 @@ def run_job(job: Job) -> JobResult:
         "reference": _reference,
         "prepare": _prepare,
         "write": _write_texts,
+        "quantize-cache": _quantize_cache,
         "score": _score,
     }
     return operations[job.op](job)
 
 
 def _convert(job: Job) -> JobResult:
-    program = rewrite_program(open_source(_source(job), length=job.length), job.rewrites)
+    source = _source(job)
+    if job.target == "coreml" and source.kind in _LOADS:
+        skip_frameworks(but=_LOADS[source.kind][source.framework])
+    program = rewrite_program(open_source(source, length=job.length), job.rewrites)
     convert, options = _converter(str(job.target)), {}
     if job.signatures:
         program = replace(program, signatures=job.signatures)
@@ -76,6 +87,8 @@ def _convert(job: Job) -> JobResult:
 
 def _compress(job: Job) -> JobResult:
     source = Path(str(job.input))
+    if job.target == "coreml":
+        skip_frameworks()
     compress = find_compressor(str(job.target), job.scheme)
     asked = _mixture(job)
     before = describe_file(source)
@@ -167,6 +180,17 @@ def _write_texts(job: Job) -> JobResult:
     write_golden(output, Golden(steps=steps, labels=np.full(len(steps), -1, np.int32), texts=packed))
     details = JobDetails(source_weights=count_parameters(program), steps=len(steps))
     return JobResult(ok=True, files=(output.name,), details=details, tools=tool_versions(job))
+
+
+def _quantize_cache(job: Job) -> JobResult:
+    from edgekit.export.quantize.tflite_cache import quantize_cache
+    from edgekit.proof.golden_texts import unpack_texts
+
+    texts = unpack_texts(read_golden(Path(str(job.steps))))
+    if texts is None:
+        raise RefusedError(f"{job.steps} has no texts to calibrate with")
+    given, source = texts.scored, Path(str(job.input))
+    return _write(job, lambda path: quantize_cache(source, path, given), source_weights={}, signatures=job.signatures)
 
 
 def _prepare(job: Job) -> JobResult:

@@ -18,6 +18,11 @@ def place_golden(plan: PlannedExport, golden: Path, output: Path, signatures: Se
     if plan.writes and plan.target.name in ("onnx", "coreml"):
         own = read_golden(golden)
         write_golden(output, replace(own, steps=fit_writer_steps(own.steps, signatures)))
+    elif plan.cache_dtype == "int8":
+        from edgekit.export.quantize.tflite_cache import fit_int8_steps
+
+        own = read_golden(golden)
+        write_golden(output, replace(own, steps=fit_int8_steps(own.steps, output.with_name(plan.target.file))))
     elif FLOAT_MASK in plan.rewrites:
         fit_steps_file(golden, output, signatures[0])
     elif plan.writes or len(plan.lengths) < 2:

@@ -14,9 +14,9 @@ from edgekit.export.quantize.mixture import fit_recipe
 from edgekit.export.quantize.modules import source_modules
 from edgekit.export.recipes import SUFFIX as RECIPE_SUFFIX
 from edgekit.export.recipes import Recipe, read_recipe, resolve_recipe
-from edgekit.export.schemes import ALIASES, BYTES_PER_WEIGHT, CALIBRATED, check_scheme, refusal
+from edgekit.export.schemes import ALIASES, BALANCED, BYTES_PER_WEIGHT, CALIBRATED, check_scheme, refusal
 from edgekit.export.targets import Target, find_frameworks, find_targets
-from edgekit.export.writer_plan import KvCache, refuse_route, refuse_writer
+from edgekit.export.writer_plan import CacheDtype, KvCache, refuse_cache, refuse_route, refuse_writer
 from edgekit.model.config import TransformerConfig
 from edgekit.model.rewrites import FLOAT_MASK, find_rewrites, refuse_rewrite
 from edgekit.model.sizes import parameter_count
@@ -32,7 +32,8 @@ class PlannedExport:
     `scheme` is the recipe's name where there is a `recipe`. `expected_size_bytes` counts the weights only; `problem` is
     why it can't be made, if so; `coreml` are the options of a Core ML package; `rewrites` are done to the model before;
     `lengths` are the sequence lengths that the file takes, in tokens, ascending (none: the model's own alone). A file
-    that `writes` has a signature for each step of a generation; in ONNX, `kv_cache` is the form of its cache.
+    that `writes` has a signature for each step of a generation; in ONNX, `kv_cache` is the form of its cache, and in
+    TFLite `cache_dtype` how it is kept between calls.
     """
 
     target: Target
@@ -47,6 +48,7 @@ class PlannedExport:
     lengths: tuple[int, ...] = ()
     writes: bool = False
     kv_cache: KvCache = "dynamic"
+    cache_dtype: CacheDtype = "float32"
 
     @property
     def float_name(self) -> str:
@@ -72,6 +74,11 @@ class PlannedExport:
     def calibrated(self) -> bool:
         """Whether making it needs texts for the ranges of activations."""
         return bool(CALIBRATED & set(self.schemes))
+
+    @property
+    def balanced(self) -> bool:
+        """Whether texts, where a model of others brings them, show outliers that making it balances."""
+        return self.recipe is None and (self.target.name, self.scheme) in BALANCED
 
     @property
     def runtime(self) -> str:
@@ -129,15 +136,16 @@ def plan_exports(
     lengths: Sequence[int] = (),
     by_default: bool = False,
     kv_cache: KvCache = "dynamic",
+    cache_dtype: CacheDtype = "float32",
 ) -> list[PlannedExport]:
     """List the bundles that these options ask for, each with what stands in its way.
 
     `schemes` are names of schemes, or recipe files (`*.toml`). Without `via` each target takes its default route. All
     `rewrites` are done to each. `lengths` are the sequence lengths of all targets but Core ML, whose are in its
     options. Where they are taken `by_default`, what can take any length does, and what has one length only is no
-    problem. `kv_cache` is the form of the cache of a model that writes, in ONNX. Raises UnknownNameError for a name
-    that does not exist, RecipeError for a recipe that can't be read, RefusedError for options of `coreml` that the
-    targets have no use for and for rewrites that exclude each other.
+    problem. `kv_cache` is the form of the cache of a model that writes, in ONNX, `cache_dtype` its type in TFLite.
+    Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that can't be read, RefusedError
+    for options of `coreml` that the targets have no use for and for rewrites that exclude each other.
     """
     writes = config.task != "classify"
     frameworks = find_frameworks(list(via))
@@ -157,7 +165,9 @@ def plan_exports(
                 label = scheme.name if isinstance(scheme, Recipe) else scheme
                 suffix = "" if route == target.default_route else f"-via-{route}"
                 form: KvCache = kv_cache if writes and target.name == "onnx" else "dynamic"
-                name = "+".join((f"{model_name}.{target.name}-{label}{suffix}", *changes, *_cache_part(form)))
+                name = "+".join(
+                    (f"{model_name}.{target.name}-{label}{suffix}", *changes, *_cache_part(form, cache_dtype))
+                )
                 path = output / f"{name}{SUFFIX}"
                 plans.append(
                     PlannedExport(
@@ -169,8 +179,10 @@ def plan_exports(
                         expected_size_bytes=_expected_size_bytes(config, scheme),
                         writes=writes,
                         kv_cache=form,
+                        cache_dtype=cache_dtype,
                         problem=_unfit_writer(config, target, scheme, changes, coreml.sequence_lengths or wanted)
                         or _unfit_route(config, target, route, form, coreml)
+                        or _unfit_cache(target, cache_dtype, writes=writes)
                         or _unfit(coreml, target, scheme, config.max_length)
                         or _unfit_rewrites(changes, config, target, scheme, coreml.sequence_lengths or wanted)
                         or _unfit_lengths(() if by_default else wanted, target, config.max_length)
@@ -184,9 +196,15 @@ def plan_exports(
     return plans
 
 
-def _cache_part(kv_cache: KvCache) -> tuple[str, ...]:
-    """What a name has of the form of the cache: nothing of the default."""
-    return () if kv_cache == "dynamic" else ("static-cache",)
+def _cache_part(kv_cache: KvCache, cache_dtype: CacheDtype = "float32") -> tuple[str, ...]:
+    """What a name has of the form and type of the cache: nothing of the default."""
+    form = () if kv_cache == "dynamic" else ("static-cache",)
+    return form if cache_dtype == "float32" else (*form, f"{cache_dtype}-cache")
+
+
+def _unfit_cache(target: Target, cache_dtype: CacheDtype, *, writes: bool) -> EdgekitError | None:
+    refused = refuse_cache(target.name, cache_dtype, writes=writes)
+    return RefusedError(refused) if refused else None
 
 
 def _coreml_options(coreml: CoremlOptions, *, writes: bool) -> CoremlOptions:

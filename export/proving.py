@@ -74,7 +74,8 @@ def prove_plan(
 
 def _prove(plan: PlannedExport, folder: Path, reference: Reference, signatures: Sequence[Signature]) -> Proof:
     place_golden(plan, reference.golden, folder / GOLDEN, signatures)
-    tolerance = tolerance_of(plan.schemes, plan.rewrites, half_states=plan.stateful)
+    int8_cache = plan.cache_dtype == "int8"
+    tolerance = tolerance_of(plan.schemes, plan.rewrites, half_states=plan.stateful, int8_cache=int8_cache)
     return prove_file(
         folder / plan.target.file,
         plan.runtime,

@@ -12,6 +12,9 @@ _OPTIONS = {
     schema.BuiltinOperator.MUL: (schema.BuiltinOptions.MulOptions, schema.MulOptionsT),
 }
 
+#: the first version that knows int8, where that is not the first of all
+_VERSIONS = {schema.BuiltinOperator.DEQUANTIZE: 2}
+
 
 def add_tensor(subgraph: Any, name: bytes, dtype: int, shape: list[int], buffer: int = 0) -> int:
     """Add a tensor to a subgraph, computed where it has no buffer; its index."""
@@ -75,8 +78,25 @@ def float_table(model: Any, tensor: Any) -> bool:
 
 def float_values(model: Any, tensor: Any) -> NDArray[np.float32]:
     """The values of a constant float32 tensor."""
-    shape = [int(size) for size in tensor.shape]
+    shape = [int(size) for size in tensor.shape] if tensor.shape is not None else []
     return np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(shape)
+
+
+def constant_of(model: Any, subgraph: Any, index: int) -> NDArray[np.float32] | None:
+    """The values of a float32 constant; None for any other tensor."""
+    tensor = subgraph.tensors[index]
+    constant = model.buffers[tensor.buffer].data is not None and tensor.type == schema.TensorType.FLOAT32
+    return float_values(model, tensor) if constant else None
+
+
+def replace_constant(subgraph: Any, index: int, buffer: int) -> int:
+    """The tensor, now with the values of `buffer`; a new one where another operator reads it too."""
+    tensor = subgraph.tensors[index]
+    readers = sum(list(operator.inputs).count(index) for operator in subgraph.operators)
+    if readers > 1:
+        return add_tensor(subgraph, tensor.name + b";own", tensor.type, [int(size) for size in tensor.shape], buffer)
+    tensor.buffer = buffer
+    return index
 
 
 def _opcode(model: Any, builtin: int) -> int:
@@ -85,7 +105,7 @@ def _opcode(model: Any, builtin: int) -> int:
             return index
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = builtin
-    code.version = 1
+    code.version = _VERSIONS.get(builtin, 1)
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
 

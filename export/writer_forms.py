@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.export.plan import PlannedExport
-from edgekit.program import PAST, Signature
+from edgekit.program import PAST, Signature, TensorSpec
 from edgekit.proof.golden import Arrays, Step
 from edgekit.sources.checkpoint import SIGNATURE
 from edgekit.sources.writers import DECODE, PREFILL, WriterShape
@@ -23,9 +23,23 @@ def target_signatures(plan: PlannedExport, config: WriterShape, own: Sequence[Si
     """The signatures of a plan's file; `own` are those of the program with a cache of fixed size."""
     if plan.target.name == "onnx":
         return growing_signatures(config) if plan.kv_cache == "dynamic" else fixed_signatures(own, plan.route)
+    if plan.cache_dtype == "int8":
+        return tuple(_with_int8_cache(signature) for signature in own)
     if plan.coreml is None:
         return tuple(own)
     return stateful_signatures(own) if plan.stateful else passed_signatures(own)
+
+
+def _with_int8_cache(signature: Signature) -> Signature:
+    """A signature whose caches go in and out as int8."""
+
+    def changed(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+        return tuple(
+            spec.model_copy(update={"dtype": "int8"}) if spec.name.startswith((_PAST, _PRESENT)) else spec
+            for spec in specs
+        )
+
+    return signature.model_copy(update={"inputs": changed(signature.inputs), "outputs": changed(signature.outputs)})
 
 
 def fit_writer_steps(steps: Sequence[Step], signatures: Sequence[Signature]) -> tuple[Step, ...]:

@@ -12,6 +12,8 @@ from edgekit.sources.writers import SHORTEST
 TARGETS = ("tflite", "onnx", "coreml")
 #: the cache of an ONNX file: it grows with the text (Optimum's form), or has room for the longest from the start
 KvCache = Literal["dynamic", "static"]
+#: how the cache is kept between calls
+CacheDtype = Literal["float32", "int8"]
 
 
 class Limits(Protocol):
@@ -62,6 +64,15 @@ def refuse_route(config: Limits, target: str, route: Framework, kv_cache: KvCach
     if target == "onnx" and route != "torch" and config.task == "translate":
         return "onnx takes models that translate through torch alone: leave out --via"
     return None
+
+
+def refuse_cache(target: str, cache_dtype: CacheDtype, *, writes: bool) -> str | None:
+    """Why a file of this target can't keep its cache so; None where it can."""
+    if cache_dtype == "float32":
+        return None
+    if not writes:
+        return f"--cache-dtype {cache_dtype} is of models that write: leave it out"
+    return None if target == "tflite" else f"{target} does not offer --cache-dtype {cache_dtype}: it is of tflite"
 
 
 def refuse_prefill(lengths: Sequence[int], config: TransformerConfig) -> str | None:

@@ -31,7 +31,7 @@ def writer_facts(name: str, task: Task, target: str, signatures: Sequence[Signat
         "stateful": decode.stateful,
         "single": decode.inputs[0].shape[-1] == 1,
         "longest": cache.shape[2],
-        "cache_bytes": 4 * cache.shape[1] * cache.shape[2] * cache.shape[3],
+        "cache_bytes": (1 if cache.dtype == "int8" else 4) * cache.shape[1] * cache.shape[2] * cache.shape[3],
         "vocab": outputs["logits"].shape[-1],
         "bos": BOS_ID,
         "eos": EOS_ID,

@@ -161,6 +161,7 @@ def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
     from edgekit.bundle import check_files, open_bundle
     from edgekit.export.recipes import schemes_of
     from edgekit.export.schemes import tolerance_of
+    from edgekit.program import has_int8_cache
     from edgekit.proof.prove import prove_file
     from edgekit.proof.tokens import check_tokens
     from edgekit.proof.writing import context_of
@@ -174,7 +175,9 @@ def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
 
         return bundle, prove_again(bundle)
     stateful = any(signature.stateful for signature in manifest.signatures)
-    tolerance = tolerance_of(schemes_of(manifest), manifest.rewrites, half_states=stateful)
+    int8_cache = has_int8_cache(manifest.signatures)
+    schemes = schemes_of(manifest)
+    tolerance = tolerance_of(schemes, manifest.rewrites, half_states=stateful, int8_cache=int8_cache)
     proof = prove_file(
         bundle.model_path,
         manifest.runtime,

@@ -23,7 +23,7 @@ class GoldenTexts:
     """What a file is to write, greedily, and how well its source foretold held-out texts.
 
     `written` are the source model's ids after each prompt, the first of `stop_ids` among them where a text ended with
-    one, up to `max_new_tokens`; `references` are the right translations of each prompt's source text, which is in
+    one, up to `max_new_tokens`; `references` are the right translations of the first prompts, whose source texts are
     `sources`. `scored` texts begin with `[BOS]`; they have `size_bytes` bytes of UTF-8, and the source's loss of them
     is `loss`, in nats. A `foreign` tokenizer is not edgekit's.
     """

@@ -1,19 +1,23 @@
 """Which texts files of a model that writes are tried on: prompts to go on from, and texts to score."""
 
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from edgekit.cache import Cache
+from edgekit.cache_keys import cache_key
 from edgekit.checkpoint import Checkpoint
-from edgekit.errors import DataError, MissingExtraError
+from edgekit.errors import DataError, MissingExtraError, RefusedError
 from edgekit.proof.golden import Golden, write_golden
 from edgekit.proof.golden_texts import GoldenTexts, pack_texts
 from edgekit.proof.texts import SAMPLE_TEXTS
 from edgekit.proof.writing import Prompt
 from edgekit.text.corpora import Pair, reload_corpus
+from edgekit.text.datasets import data_sha256
 from edgekit.text.processor import BOS_ID, Processor
 from edgekit.train.text_metrics import references_of
 from edgekit.train.texts import encode_pairs
@@ -22,6 +26,8 @@ from edgekit.train.texts import encode_pairs
 TEXTS = 200
 #: what is written after the beginning of a text, in tokens; a translation goes on to its end
 NEW_TOKENS = 32
+#: texts that show the range of a cache
+CACHE_TEXTS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,37 +46,76 @@ class WrittenSamples:
         write_golden(path, Golden(steps=(), labels=np.zeros(0, np.int32), texts=pack_texts(self.texts)))
 
 
-def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS) -> WrittenSamples:
+def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS, *, cache: Cache | None = None) -> WrittenSamples:
     """A fixed sample of the test part of the checkpoint's data (None: all of it): beginnings to go on from, or source
     texts to translate, and the same texts to score.
 
+    Where the part is smaller than `count`, prompts of the other parts follow, which are not scored: what a file writes
+    after them must be what its source writes, whatever either was trained on.
     Where the data can't be read again, edgekit's own sample texts as prompts, and a note that says why.
     """
     processor, longest = checkpoint.processor, checkpoint.config.max_length
     translate = checkpoint.config.task == "translate"
     try:
-        pairs = _test_pairs(checkpoint)
+        test, validation, train = _parts(checkpoint, cache)
     except (DataError, MissingExtraError) as error:
         made = [Pair(source=text if translate else "", target=text) for text in SAMPLE_TEXTS]
         texts = replace(_prompts(made, processor, longest, translate=translate), sources=(), references=())
         return WrittenSamples(texts=texts, population=0, origin="edgekit's own samples", note=f"not measured: {error}")
-    chosen = _sample(pairs, count, by_source=translate)
+    chosen = _sample(test, count, by_source=translate)
     encoded = encode_pairs(chosen, processor, translate=translate, training=False)
     rows = zip(encoded.targets, encoded.sources or [[] for _ in encoded.targets], strict=True)
     scored = tuple(Prompt(ids=tuple(ids), source=tuple(source)) for ids, source in rows)
     texts = _prompts(chosen, processor, longest, translate=translate)
+    missing = max(0, (count or 0) - len(texts.prompts))
+    others = _sample([*validation, *train], missing, by_source=translate)
+    more = _prompts(others, processor, longest, translate=translate).prompts
     return WrittenSamples(
-        texts=replace(texts, scored=scored, size_bytes=encoded.size_bytes),
-        population=len({pair.source for pair in pairs} if translate else pairs),
+        texts=replace(texts, prompts=texts.prompts + more, scored=scored, size_bytes=encoded.size_bytes),
+        population=len({pair.source for pair in test} if translate else test),
         origin=f"test part of {checkpoint.data.source if checkpoint.data else ''}",
         note="",
     )
 
 
-def _test_pairs(checkpoint: Checkpoint) -> tuple[Pair, ...]:
-    if checkpoint.data is None:
+def choose_cache_texts(checkpoint: Checkpoint, count: int = CACHE_TEXTS) -> WrittenSamples:
+    """Texts of the training part, to calibrate a quantized cache with.
+
+    Raises RefusedError where the data can't be read again.
+    """
+    try:
+        train = _parts(checkpoint, None)[-1]
+    except (DataError, MissingExtraError) as error:
+        raise RefusedError(f"a cache of int8 needs texts to see its range: {error}") from error
+    translate = checkpoint.config.task == "translate"
+    chosen = _sample(train, count, by_source=translate)
+    encoded = encode_pairs(chosen, checkpoint.processor, translate=translate, training=False)
+    rows = zip(encoded.targets, encoded.sources or [[] for _ in encoded.targets], strict=True)
+    scored = tuple(Prompt(ids=tuple(ids), source=tuple(source)) for ids, source in rows)
+    return WrittenSamples(
+        texts=GoldenTexts(prompts=(), max_new_tokens=1, scored=scored, size_bytes=encoded.size_bytes),
+        population=len(train),
+        origin=f"training part of {checkpoint.data.source if checkpoint.data else ''}",
+        note="",
+    )
+
+
+def _parts(checkpoint: Checkpoint, cache: Cache | None) -> list[tuple[Pair, ...]]:
+    """The parts of the checkpoint's data: test, validation, train."""
+    data = checkpoint.data
+    if data is None:
         raise DataError(f"the checkpoint {checkpoint.name} does not say what data it was trained on")
-    return reload_corpus(checkpoint.data).test
+
+    def read() -> bytes:
+        corpus = reload_corpus(data)
+        return json.dumps(
+            [list(map(astuple, part)) for part in (corpus.test, corpus.validation, corpus.train)]
+        ).encode()
+
+    files = data_sha256(data) if cache else None
+    key = cache_key("pairs", data=data.model_dump(mode="json"), files=files) if files else ""
+    kept = cache.remember(key, read) if cache and files else read()
+    return [tuple(Pair(source=source, target=target) for source, target in part) for part in json.loads(kept)]
 
 
 def _sample(pairs: Sequence[Pair], count: int | None, *, by_source: bool) -> list[Pair]:

@@ -93,7 +93,7 @@ def _scores(
     )
     translations = [
         Translation(source=source, references=references, written=processor.decode(ids))
-        for source, references, ids in zip(texts.sources, texts.references, written, strict=True)
+        for source, references, ids in zip(texts.sources, texts.references, written, strict=False)
     ]
     metrics = translation_metrics(plain, translations)
     return TextScores(

@@ -17,7 +17,9 @@ from edgekit.bundle import Bundle, WrittenTexts, check_files, open_bundle
 from edgekit.checkpoint import load_checkpoint
 from edgekit.errors import RefusedError, RunnerError
 from edgekit.export.describe import describe_file
+from edgekit.export.operations import find_compressor
 from edgekit.export.plan import plan_exports
+from edgekit.export.quantize.mixture import Mixture
 from edgekit.export.quantize.tflite_weights import float_weights
 from edgekit.export.snippets import python_snippet
 from edgekit.export.tflite_tied import finish_writer
@@ -40,7 +42,7 @@ from tests.export.test_pipeline import edgekit as run_edgekit
 from tests.export.test_pipeline import refuses
 from tests.tiny import tiny_writer
 
-QUANTIZED = {"generate": "int8-dynamic", "translate": "int4-weight"}
+QUANTIZED = {"generate": "int8-dynamic", "translate": "int8-weight"}
 TASKS: tuple[ModelTask, ...] = ("generate", "translate")
 
 
@@ -76,7 +78,8 @@ def test_a_float_file_writes_the_tokens_of_its_source(workspace: Path, task: Mod
     assert [signature.name for signature in manifest.signatures] == names
     assert {step.signature for step in read_golden(bundle.golden_path).steps} == set(names)
     assert (written.texts_equal, written.tokens_equal) == (written.prompts, written.tokens)
-    assert written.prompts == written.samples == written.population > 2
+    assert written.samples == written.population > 2
+    assert written.prompts == 64  # all that there are, as there are fewer than 200
     assert written.tokens > 8 * written.prompts
     assert written.scores is not None
     assert written.reference_scores is not None
@@ -94,8 +97,19 @@ def test_all_signatures_share_one_copy_of_the_weights(workspace: Path, task: Mod
     stored = describe_file(bundle.model_path).weights
     assert stored["float32"].elements < 1.03 * parameter_count(config) + 100
     weights = describe_file(bundle_of(workspace, task, QUANTIZED[task], via).model_path).weights
-    integers = {"generate": "int8", "translate": "int4"}[task]
-    assert 0.9 * parameter_count(config) < weights[integers].elements < 1.03 * parameter_count(config)
+    assert 0.9 * parameter_count(config) < weights["int8"].elements < 1.03 * parameter_count(config)
+
+
+@pytest.mark.parametrize("via", FRAMEWORKS)
+def test_int4_keeps_one_copy_too(workspace: Path, via: Framework, tmp_path: Path) -> None:
+    source = bundle_of(workspace, "translate", via=via).model_path
+    compress = find_compressor("tflite", "int4-weight")
+    evidence = compress(source, tmp_path / "model.tflite", Mixture(scheme="int4-weight"), None)
+    assert evidence is not None
+    assert 0 < evidence.largest_difference_in_steps <= 1.001
+    parameters = parameter_count(load_checkpoint(workspace / "translate").config)
+    stored = describe_file(tmp_path / "model.tflite").weights["int4"].elements
+    assert 0.9 * parameters < stored < 1.03 * parameters
 
 
 @pytest.mark.parametrize("via", FRAMEWORKS)
@@ -110,6 +124,25 @@ def test_quantized_files_say_how_many_tokens_are_the_same(workspace: Path, task:
     assert written.reference_scores is not None
     assert written.scores.bits_per_byte != written.reference_scores.bits_per_byte
     assert bundle.model_size_bytes < bundle_of(workspace, task, via=via).model_size_bytes
+
+
+def test_a_cache_of_int8_is_a_quarter_and_costs_few_tokens(workspace: Path, edgekit: Edgekit) -> None:  # noqa: F811
+    for task in TASKS:
+        argv = ("export", workspace / task, "--via", "tensorflow", "--cache-dtype", "int8", "-o", "packed")
+        run_edgekit(*argv, cwd=workspace)
+        bundle = open_bundle(workspace / "packed" / f"{task}.tflite-none-via-tensorflow+int8-cache.edgekit")
+        manifest, written = bundle.manifest, written_of(bundle)
+        assert manifest.proven
+        decode = manifest.signatures[-1]
+        kept = [spec for spec in decode.inputs if spec.name in decode.states | decode.given]
+        assert {spec.dtype for spec in kept} == {"int8"}
+        assert manifest.scheme_details["cache"].startswith("int8 between calls")
+        assert 0.8 * written.tokens < written.tokens_equal
+        steps = read_golden(bundle.golden_path).steps
+        assert all(step.outputs[name].dtype == np.int8 for step in steps for name in step.outputs if name != "logits")
+    found = json.loads(edgekit("verify", str(bundle.path), "--json").stdout)
+    assert found[0]["ok"]
+    assert WrittenTexts.model_validate(found[0]["written"]) == written
 
 
 def test_verify_repeats_what_was_measured(workspace: Path, edgekit: Edgekit) -> None:  # noqa: F811
@@ -185,6 +218,8 @@ def test_options_that_have_no_use_are_refused_by_name(workspace: Path, tmp_path:
         ((generate, "--rewrite", "gelu-tanh"), "--rewrite gelu-tanh is of the classifier's graph"),
         ((generate, "--sequence-length", "8"), "a model that writes takes --prefill-length"),
         ((generate, "--prefill-length", "8,41"), "--prefill-length 41 is over the model's context of 40 tokens"),
+        ((generate, "--target", "onnx", "--cache-dtype", "int8"), "onnx does not offer --cache-dtype int8"),
+        (("--cache-dtype", "int8"), "--cache-dtype int8 is of models that write"),
         ((generate, "--prefill-length", "1"), "--prefill-length 1 is what decode does"),
         ((translate, "--prefill-length", "8"), "a translation begins with one token"),
         (("--prefill-length", "8"), "--prefill-length is of models that write"),
@@ -222,8 +257,8 @@ def test_texts_are_the_beginnings_of_held_out_ones_and_always_the_same(tmp_path:
     made = tiny_writer(tmp_path, "generate")
     samples, few = choose_texts(made), choose_texts(made, 2)
     assert set(few.texts.prompts) <= set(samples.texts.prompts)
-    assert few.population == samples.population == len(samples.texts.prompts)
-    for prompt, text in zip(samples.texts.prompts, samples.texts.scored, strict=True):
+    assert few.population == samples.population == len(samples.texts.scored) < len(samples.texts.prompts) == 64
+    for prompt, text in zip(samples.texts.prompts, samples.texts.scored, strict=False):
         assert prompt.ids[0] == text.ids[0] == BOS_ID
         assert prompt.ids == text.ids[: len(prompt.ids)]
         assert text.ids[-1] == EOS_ID
@@ -256,7 +291,7 @@ def test_scores_are_those_of_the_tools_that_training_uses(workspace: Path) -> No
     processor = Processor.load(bundle.path / "tokenizer.json")
     translations = [
         Translation(source=source, references=references, written=processor.decode(ids))
-        for source, references, ids in zip(texts.sources, texts.references, texts.written, strict=True)
+        for source, references, ids in zip(texts.sources, texts.references, texts.written, strict=False)
     ]
     plain = GenerationMetrics(examples=1, tokens=1, size_bytes=1, bits_per_byte=1.0, accuracy=1.0)
     metrics = translation_metrics(plain, translations)
