@@ -59,11 +59,11 @@ TRANSLATORS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def build(name: str) -> nn.Module:
+def build(name: str, **changed: Any) -> nn.Module:
     """A model of random weights, loud enough that tokens matter."""
     kind, configuration, sizes = (DECODERS | TRANSLATORS)[name]
     torch.manual_seed(1)
-    config = getattr(transformers, configuration)(**sizes, attn_implementation="eager")
+    config = getattr(transformers, configuration)(**(sizes | changed), attn_implementation="eager")
     model: nn.Module = getattr(transformers, kind)(config).eval()
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
