@@ -19,6 +19,7 @@ BENCHMARKS = (
     "fidelity",
     "accelerators",
     "peers",
+    "export_speed",
     "generation",
 )
 

@@ -18,7 +18,7 @@ from edgekit.host import cpu_flags
 
 #: packages whose code has a part in results, and those of their parts that have none
 _PACKAGES = ("edgekit", "edgekit.export", "edgekit.devices.runner")
-_WITHOUT = {"assets", "cli", "report", "train"}
+_WITHOUT = {"assets", "cli", "report"}
 _SUFFIXES = {".py", ".json", ".md", ".jinja"}
 
 
@@ -30,7 +30,7 @@ def cache_key(kind: str, **made_from: Any) -> str:
 
 @cache
 def code_sha256() -> str:
-    """The sha256 of edgekit's own code, without what only shows, trains or measures."""
+    """The sha256 of edgekit's own code, without what only shows."""
     digest = hashlib.sha256()
     for package in _PACKAGES:
         spec = importlib.util.find_spec(package)

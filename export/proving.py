@@ -85,6 +85,7 @@ def _prove(plan: PlannedExport, folder: Path, reference: Reference, signatures: 
         population=reference.population,
         accuracy_note=reference.note,
         same_tokens=tolerance.same_tokens,
+        bits_tolerance=tolerance.bits_per_byte,
         context=context_of(signatures),
     )
 

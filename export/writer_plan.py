@@ -58,9 +58,10 @@ def refuse_prefill(lengths: Sequence[int], config: TransformerConfig) -> str | N
     """Why a model can't be given these prefill lengths (ascending); None where it can."""
     if not lengths:
         return None
-    if config.task != "generate":
-        way = "--sequence-length" if config.task == "classify" else "its translation begins with one token"
-        return f"--prefill-length is of models to generate, and this one was trained with --task {config.task}: {way}"
+    if config.task == "classify":
+        return "--prefill-length is of models that write; a classifier takes --sequence-length"
+    if config.task == "translate":
+        return "--prefill-length is of models to generate: a translation begins with one token; leave it out"
     if lengths[0] < SHORTEST:
         return f"--prefill-length {lengths[0]} is what decode does; the shortest is {SHORTEST}"
     if lengths[-1] > config.max_length:

@@ -69,10 +69,10 @@ def tiny_writer(folder: Path, task: ModelTask, *, framework: Framework = "torch"
     """A checkpoint of random weights that generates or translates, in `folder`/TASK."""
     spec = DataSpec(source=str(write_pairs(folder / "pairs.tsv")), task=task, text_column="target")
     corpus = load_corpus(spec)
-    shape = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "ffn_size": 32, "max_length": 40} | overrides
+    shape = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "ffn_size": 64, "max_length": 40} | overrides
     processor = train_processor("byte", (), 260, max_length=shape["max_length"], writes=True)
     config = TransformerConfig(task=task, vocab_size=processor.vocab_size, **shape)
-    weights = {name: 2 * tensor for name, tensor in initial_weights(config, 1).items()}
+    weights = {name: 1.25 * tensor for name, tensor in initial_weights(config, 1).items()}
     made = Checkpoint(
         path=folder / task,
         name=task,

@@ -61,7 +61,7 @@ def open_sweep(
     num_calibration_samples: int,
 ) -> "Sweep":
     """Prepare the float32 file and the reference; says on stderr what it does."""
-    from edgekit.checkpoint import embedded_checkpoint_path, load_checkpoint
+    from edgekit.checkpoint import check_classifier, embedded_checkpoint_path, load_checkpoint
     from edgekit.cli.output import stderr
     from edgekit.export.quantize.calibration import choose_calibration
     from edgekit.export.quantize.sweep import prepare_sweep
@@ -72,6 +72,7 @@ def open_sweep(
         checkpoint = embedded_checkpoint_path()
         stderr.print("No checkpoint given: taking the embedded model, language-id (40 languages of interface text).")
     loaded = load_checkpoint(checkpoint)
+    check_classifier(loaded, "trying schemes module by module")
     calibration = None
     if CALIBRATED & set(schemes):
         calibration = choose_calibration(loaded, data=calibration_data, samples=num_calibration_samples)

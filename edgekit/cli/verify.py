@@ -185,6 +185,7 @@ def _prove_again(path: Path) -> "tuple[Bundle, Proof]":
         population=manifest.written.population if manifest.written else manifest.accuracy.population,
         accuracy_note=_accuracy_note(manifest),
         same_tokens=tolerance.same_tokens,
+        bits_tolerance=tolerance.bits_per_byte,
         context=context_of(manifest.signatures),
     )
     return bundle, proof

@@ -24,6 +24,7 @@ from edgekit.checkpoint import content_sha256, load_checkpoint
 from edgekit.errors import CheckpointError, RefusedError, RunnerError
 from edgekit.extras import require
 from edgekit.processes import run_process
+from edgekit.program import WRITING_TASKS
 from edgekit.proof.golden import Step, read_golden, stack_outputs
 from edgekit.proof.parity import OUTPUT
 from edgekit.proof.replay import replay_steps
@@ -63,6 +64,8 @@ def bisect_bundle(bundle: Bundle, relative_tolerance: float) -> Bisection:
     manifest = bundle.manifest
     if manifest.runtime not in RUNTIMES:
         raise RefusedError(f"{bundle.path}: --bisect takes TFLite, ONNX and Core ML bundles, not {manifest.target}")
+    if manifest.task in WRITING_TASKS:
+        raise RefusedError(f"{bundle.path} writes texts, and --bisect takes classifiers only")
     if manifest.source.kind != "checkpoint":
         raise RefusedError(
             f"{bundle.path}: --bisect takes bundles of edgekit's own checkpoints, not {manifest.source.path}"

@@ -1,12 +1,15 @@
 """Which texts files of a model that writes are tried on: prompts to go on from, and texts to score."""
 
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from edgekit.cache import Cache
+from edgekit.cache_keys import cache_key
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import DataError, MissingExtraError
 from edgekit.proof.golden import Golden, write_golden
@@ -14,6 +17,7 @@ from edgekit.proof.golden_texts import GoldenTexts, pack_texts
 from edgekit.proof.texts import SAMPLE_TEXTS
 from edgekit.proof.writing import Prompt
 from edgekit.text.corpora import Pair, reload_corpus
+from edgekit.text.datasets import data_sha256
 from edgekit.text.processor import BOS_ID, Processor
 from edgekit.train.text_metrics import references_of
 from edgekit.train.texts import encode_pairs
@@ -40,7 +44,7 @@ class WrittenSamples:
         write_golden(path, Golden(steps=(), labels=np.zeros(0, np.int32), texts=pack_texts(self.texts)))
 
 
-def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS) -> WrittenSamples:
+def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS, *, cache: Cache | None = None) -> WrittenSamples:
     """A fixed sample of the test part of the checkpoint's data (None: all of it): beginnings to go on from, or source
     texts to translate, and the same texts to score.
 
@@ -49,7 +53,7 @@ def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS) -> WrittenSa
     processor, longest = checkpoint.processor, checkpoint.config.max_length
     translate = checkpoint.config.task == "translate"
     try:
-        pairs = _test_pairs(checkpoint)
+        pairs = _test_pairs(checkpoint, cache)
     except (DataError, MissingExtraError) as error:
         made = [Pair(source=text if translate else "", target=text) for text in SAMPLE_TEXTS]
         texts = replace(_prompts(made, processor, longest, translate=translate), sources=(), references=())
@@ -67,10 +71,16 @@ def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS) -> WrittenSa
     )
 
 
-def _test_pairs(checkpoint: Checkpoint) -> tuple[Pair, ...]:
-    if checkpoint.data is None:
+def _test_pairs(checkpoint: Checkpoint, cache: Cache | None) -> tuple[Pair, ...]:
+    data = checkpoint.data
+    if data is None:
         raise DataError(f"the checkpoint {checkpoint.name} does not say what data it was trained on")
-    return reload_corpus(checkpoint.data).test
+    files = data_sha256(data) if cache else None
+    if cache is None or files is None:
+        return reload_corpus(data).test
+    key = cache_key("test-pairs", data=data.model_dump(mode="json"), files=files)
+    kept = cache.remember(key, lambda: json.dumps([astuple(pair) for pair in reload_corpus(data).test]).encode())
+    return tuple(Pair(source=source, target=target) for source, target in json.loads(kept))
 
 
 def _sample(pairs: Sequence[Pair], count: int | None, *, by_source: bool) -> list[Pair]:

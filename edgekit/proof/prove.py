@@ -96,13 +96,15 @@ def prove_file(
     accuracy_note: str,
     max_steps: int | None = None,
     same_tokens: bool = False,
+    bits_tolerance: float = 1.0,
     context: int | None = None,
 ) -> Proof:
     """Run a target file on the golden steps, compare its outputs and score its answers, or the texts that it writes.
 
-    With `same_tokens` each token that it writes must be the source's; it reads `context` tokens at most. `max_steps`
-    bounds the steps where running one is slow: a simulator takes 0.1 s and more for what a device does in a
-    millisecond. Raises RunnerError where the file can't be run at all.
+    With `same_tokens` each token that it writes must be the source's; its bits per byte may be more than the source's
+    by the share `bits_tolerance`; it reads `context` tokens at most. `max_steps` bounds the steps where running one is
+    slow: a simulator takes 0.1 s and more for what a device does in a millisecond. Raises RunnerError where the file
+    can't be run at all.
     """
     golden, tokenizer = read_golden(golden_path), golden_path.with_name(TOKENIZER)
     with tempfile.TemporaryDirectory(prefix="edgekit-prove-") as folder:
@@ -117,18 +119,23 @@ def prove_file(
     if texts is not None:
         processor = Processor.load(tokenizer)
         written = prove_texts(run_here(model, runtime), texts, processor, population, accuracy_note, context)
-        parity = _with_tokens(parity, written) if same_tokens else parity
+        parity = _with_written(parity, written, same_tokens, bits_tolerance)
         return Proof(parity=parity, accuracy=Accuracy(accuracy=None, note=NO_LABELS), written=written)
     if accuracy_note or not np.any(golden.labels >= 0):
         return Proof(parity=parity, accuracy=Accuracy(accuracy=None, note=accuracy_note or "not measured: no labels"))
     return Proof(parity=parity, accuracy=score_outputs(golden, produced, population))
 
 
-def _with_tokens(parity: Parity, written: WrittenTexts) -> Parity:
-    """Failed where one token is another than the source's."""
-    if not written.first_difference or parity.verdict == "failed":
+def _with_written(parity: Parity, written: WrittenTexts, same_tokens: bool, bits_tolerance: float) -> Parity:
+    """The parity, failed where what was written is not what the scheme may write."""
+    note = ""
+    if same_tokens and written.first_difference:
+        count = f"{written.tokens - written.tokens_equal} of {written.tokens} tokens"
+        note = f"{count} are not the source's: {written.first_difference}"
+    elif written.scores and written.reference_scores:
+        found, wanted = written.scores.bits_per_byte, written.reference_scores.bits_per_byte
+        if not found <= wanted * (1 + bits_tolerance):
+            note = f"{found:.4f} bits per byte are over {100 * bits_tolerance:g} % more than the source's {wanted:.4f}"
+    if not note or parity.verdict == "failed":
         return parity
-    count = f"{written.tokens - written.tokens_equal} of {written.tokens} tokens"
-    return parity.model_copy(
-        update={"verdict": "failed", "note": f"{count} are not the source's: {written.first_difference}"}
-    )
+    return parity.model_copy(update={"verdict": "failed", "note": note})

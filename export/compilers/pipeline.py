@@ -19,6 +19,7 @@ from edgekit.export.describe_tflite import describe_tflite
 from edgekit.export.recipes import schemes_of
 from edgekit.export.schemes import Tolerance, tolerance_of
 from edgekit.outputs import HIDDEN, atomic_directory, check_replaceable, scratch_directory
+from edgekit.program import WRITING_TASKS
 from edgekit.proof.prove import Proof, prove_file
 
 DEFAULT_TIMEOUT_S = 1800.0
@@ -62,6 +63,10 @@ def check_compilable(bundle: Bundle, target: CompileTarget) -> None:
     manifest = bundle.manifest
     if manifest.compiled:
         raise RefusedError(f"{bundle.path} is compiled already, for {manifest.compiled.device}: give its source")
+    if manifest.task in WRITING_TASKS:
+        raise RefusedError(
+            f"{bundle.path} writes texts, of several signatures: --for {target.name} compiles files of classifiers only"
+        )
     if manifest.target != "tflite":
         raise RefusedError(
             f"{bundle.path} is a {manifest.target} bundle: --for {target.name} compiles TFLite files; "

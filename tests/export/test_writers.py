@@ -1,0 +1,295 @@
+"""Models that write, exported to TFLite: one copy of the weights, proven by what they write, and what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ai_edge_litert.tools import flatbuffer_utils
+
+from edgekit.bundle import Bundle, WrittenTexts, check_files, open_bundle
+from edgekit.checkpoint import load_checkpoint
+from edgekit.errors import RefusedError, RunnerError
+from edgekit.export.describe import describe_file
+from edgekit.export.plan import plan_exports
+from edgekit.export.quantize.tflite_weights import float_weights
+from edgekit.export.snippets import python_snippet
+from edgekit.export.tflite_tied import finish_writer
+from edgekit.export.tflite_writer import serialize
+from edgekit.model.config import TransformerConfig
+from edgekit.model.sizes import parameter_count
+from edgekit.program import FRAMEWORKS, Framework, ModelTask
+from edgekit.proof.bisect import bisect_bundle
+from edgekit.proof.golden import Golden, read_golden, write_golden
+from edgekit.proof.golden_texts import GoldenTexts, pack_texts, unpack_texts
+from edgekit.proof.held_out_texts import choose_texts
+from edgekit.proof.in_framework import run_checkpoint
+from edgekit.proof.prove import prove_file
+from edgekit.proof.writing import Prompt
+from edgekit.proof.written import write_reference
+from edgekit.text.processor import BOS_ID, EOS_ID, Processor
+from edgekit.train.text_metrics import GenerationMetrics, Translation, translation_metrics
+from tests.cli.conftest import Edgekit, edgekit  # noqa: F401  (a fixture)
+from tests.export.test_pipeline import edgekit as run_edgekit
+from tests.export.test_pipeline import refuses
+from tests.tiny import tiny_writer
+
+QUANTIZED = {"generate": "int8-dynamic", "translate": "int4-weight"}
+TASKS: tuple[ModelTask, ...] = ("generate", "translate")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of each task, each trained in another framework, exported by both routes and quantized."""
+    folder = tmp_path_factory.mktemp("writers")
+    for task, framework in zip(TASKS, FRAMEWORKS, strict=True):
+        tiny_writer(folder, task, framework=framework)
+        schemes = f"none,{QUANTIZED[task]}"
+        run_edgekit("export", task, "--via", "torch,tensorflow", "--quantize", schemes, cwd=folder)
+    return folder
+
+
+def bundle_of(workspace: Path, task: str, scheme: str = "none", via: Framework = "torch") -> Bundle:
+    suffix = "" if via == "torch" else f"-via-{via}"
+    return open_bundle(workspace / "bundles" / f"{task}.tflite-{scheme}{suffix}.edgekit")
+
+
+def written_of(bundle: Bundle) -> WrittenTexts:
+    assert bundle.manifest.written is not None
+    return bundle.manifest.written
+
+
+@pytest.mark.parametrize("via", FRAMEWORKS)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_float_file_writes_the_tokens_of_its_source(workspace: Path, task: ModelTask, via: Framework) -> None:
+    bundle = bundle_of(workspace, task, via=via)
+    check_files(bundle)
+    manifest, written = bundle.manifest, written_of(bundle)
+    assert manifest.proven
+    names = ["prefill_8", "prefill_32", "decode"] if task == "generate" else ["encode", "decode"]
+    assert [signature.name for signature in manifest.signatures] == names
+    assert {step.signature for step in read_golden(bundle.golden_path).steps} == set(names)
+    assert (written.texts_equal, written.tokens_equal) == (written.prompts, written.tokens)
+    assert written.prompts == written.samples == written.population > 2
+    assert written.tokens > 8 * written.prompts
+    assert written.scores is not None
+    assert written.reference_scores is not None
+    assert written.scores.bits_per_byte == pytest.approx(written.reference_scores.bits_per_byte, rel=1e-5)
+    assert (written.scores.chrf is None) == (task == "generate")
+    assert written.scores.chrf == written.reference_scores.chrf
+    assert manifest.accuracy.accuracy is None
+
+
+@pytest.mark.parametrize("via", FRAMEWORKS)
+@pytest.mark.parametrize("task", TASKS)
+def test_all_signatures_share_one_copy_of_the_weights(workspace: Path, task: ModelTask, via: Framework) -> None:
+    config = load_checkpoint(workspace / task).config
+    bundle = bundle_of(workspace, task, via=via)
+    stored = describe_file(bundle.model_path).weights
+    assert stored["float32"].elements < 1.03 * parameter_count(config) + 100
+    weights = describe_file(bundle_of(workspace, task, QUANTIZED[task], via).model_path).weights
+    integers = {"generate": "int8", "translate": "int4"}[task]
+    assert 0.9 * parameter_count(config) < weights[integers].elements < 1.03 * parameter_count(config)
+
+
+@pytest.mark.parametrize("via", FRAMEWORKS)
+@pytest.mark.parametrize("task", TASKS)
+def test_quantized_files_say_how_many_tokens_are_the_same(workspace: Path, task: ModelTask, via: Framework) -> None:
+    bundle = bundle_of(workspace, task, QUANTIZED[task], via)
+    written, evidence = written_of(bundle), bundle.manifest.scheme_details["evidence"]
+    assert evidence["quantized_elements"] / evidence["matrix_elements"] > 0.95
+    assert 0 < evidence["largest_difference_in_steps"] <= 1.001
+    assert 0 < written.tokens_equal <= written.tokens
+    assert written.scores is not None
+    assert written.reference_scores is not None
+    assert written.scores.bits_per_byte != written.reference_scores.bits_per_byte
+    assert bundle.model_size_bytes < bundle_of(workspace, task, via=via).model_size_bytes
+
+
+def test_verify_repeats_what_was_measured(workspace: Path, edgekit: Edgekit) -> None:  # noqa: F811
+    bundles = [bundle_of(workspace, "generate", "int8-dynamic"), bundle_of(workspace, "translate")]
+    found = json.loads(edgekit("verify", *(str(bundle.path) for bundle in bundles), "--json", code=None).stdout)
+    for bundle, result in zip(bundles, found, strict=True):
+        assert result["parity"]["max_abs_difference"] == bundle.manifest.parity.max_abs_difference
+        assert WrittenTexts.model_validate(result["written"]) == written_of(bundle)
+    shown = edgekit("inspect", str(bundles[1].path)).stdout
+    assert f"{written_of(bundles[1]).tokens} of {written_of(bundles[1]).tokens} tokens (100.0 %)" in shown
+    assert "chrF" in shown
+
+
+def prove(bundle: Bundle, golden: Path) -> Any:
+    return prove_file(
+        bundle.model_path,
+        bundle.manifest.runtime,
+        golden,
+        relative_tolerance=1e-5,
+        labels_changed_tolerance=1.0,
+        cosine_tolerance=0.9,
+        population=1,
+        accuracy_note="",
+        same_tokens=True,
+    )
+
+
+def test_another_token_fails_the_proof(workspace: Path, tmp_path: Path) -> None:
+    bundle = bundle_of(workspace, "translate")
+    shutil.copyfile(bundle.path / "tokenizer.json", tmp_path / "tokenizer.json")
+    golden = read_golden(bundle.golden_path)
+    texts = unpack_texts(golden)
+    assert texts is not None
+    first = list(texts.written[1])
+    first[3] = first[3] + 1 if first[3] < 200 else 100
+    changed = replace(texts, written=(texts.written[0], tuple(first), *texts.written[2:]))
+    write_golden(tmp_path / "golden.npz", replace(golden, texts=pack_texts(changed)))
+    proof = prove(bundle, tmp_path / "golden.npz")
+    assert proof.parity.verdict == "failed"
+    assert (
+        f"1 of {sum(map(len, texts.written))} tokens are not the source's: prompt 1 from token 3" in proof.parity.note
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_readme_shows_how_to_write_as_the_proof_did(workspace: Path, task: ModelTask, tmp_path: Path) -> None:
+    bundle = bundle_of(workspace, task)
+    (bundle.path.parent / "snippet.py").write_text(python_snippet(bundle.path))
+    command = [sys.executable, "-P", str(bundle.path.parent / "snippet.py")]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=bundle.path, check=True).stdout
+    text = "Save" if task == "generate" else "Delete selected items"
+    told = run_edgekit(task, bundle.path, text, "--json", cwd=tmp_path).stdout
+    assert shown.strip() == json.loads(told)["texts"][0]["text"].strip()
+    readme = (bundle.path / "README.md").read_text()
+    for part in ("```kotlin", "```swift", "```cpp", "past_key_values.N", "encode_special_tokens"):
+        assert part in readme
+
+
+def test_classifying_verbs_refuse_by_name(workspace: Path, tmp_path: Path) -> None:
+    bundle = bundle_of(workspace, "translate").path
+    refuses("predict", bundle, "x", cwd=tmp_path, message="writes texts, it gives no labels: use `edgekit translate`")
+    refuses("predict", workspace / "generate", "x", cwd=tmp_path, message="use `edgekit generate`")
+    refuses("sensitivity", workspace / "generate", cwd=tmp_path, message="takes classifiers only so far")
+    refuses("compile", bundle, "--for", "qnn:SM8650", cwd=tmp_path, message="compiles files of classifiers only")
+    with pytest.raises(RefusedError, match="--bisect takes classifiers only"):
+        bisect_bundle(open_bundle(bundle), 1e-5)
+
+
+def test_options_that_have_no_use_are_refused_by_name(workspace: Path, tmp_path: Path) -> None:
+    generate, translate = workspace / "generate", workspace / "translate"
+    for argv, message in (
+        ((generate, "--quantize", "int8"), "tflite does not offer int8 for models that write: the cache"),
+        ((generate, "--rewrite", "gelu-tanh"), "--rewrite gelu-tanh is of the classifier's graph"),
+        ((generate, "--sequence-length", "8"), "a model that writes takes --prefill-length"),
+        ((generate, "--prefill-length", "8,41"), "--prefill-length 41 is over the model's context of 40 tokens"),
+        ((generate, "--prefill-length", "1"), "--prefill-length 1 is what decode does"),
+        ((translate, "--prefill-length", "8"), "a translation begins with one token"),
+        (("--prefill-length", "8"), "--prefill-length is of models that write"),
+    ):
+        refuses("export", *argv, cwd=tmp_path, message=message)
+
+
+def test_a_checkpoint_that_is_too_small_is_refused() -> None:
+    config = TransformerConfig(
+        task="generate", vocab_size=260, max_length=1, hidden_size=4, num_layers=1, num_heads=1, ffn_size=4
+    )
+    plan = plan_exports("small", config, targets=["tflite"])[0]
+    assert "reads 1 token in all: to write takes --max-length 2 or more" in str(plan.problem)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_source_that_computes_nonsense_is_one_clear_error(task: ModelTask, tmp_path: Path) -> None:
+    made = tiny_writer(tmp_path, task)
+    loud = replace(made, weights={name: np.float32(1e30) * tensor for name, tensor in made.weights.items()})
+    with pytest.raises(RunnerError, match="the logits of token 1 are no numbers"):
+        write_reference(run_checkpoint(loud), choose_texts(made).texts)
+
+
+def test_without_its_data_a_model_is_tried_on_samples_and_says_so(tmp_path: Path) -> None:
+    for task in TASKS:
+        made = tiny_writer(tmp_path, task)
+        (tmp_path / "pairs.tsv").unlink()
+        samples = choose_texts(made)
+        assert samples.note.startswith("not measured: there is no data file")
+        assert len(samples.texts.prompts) > 10
+        assert (samples.texts.scored, samples.texts.references) == ((), ())
+
+
+def test_texts_are_the_beginnings_of_held_out_ones_and_always_the_same(tmp_path: Path) -> None:
+    made = tiny_writer(tmp_path, "generate")
+    samples, few = choose_texts(made), choose_texts(made, 2)
+    assert set(few.texts.prompts) <= set(samples.texts.prompts)
+    assert few.population == samples.population == len(samples.texts.prompts)
+    for prompt, text in zip(samples.texts.prompts, samples.texts.scored, strict=True):
+        assert prompt.ids[0] == text.ids[0] == BOS_ID
+        assert prompt.ids == text.ids[: len(prompt.ids)]
+        assert text.ids[-1] == EOS_ID
+    total = sum(len(made.processor.decode(text.ids).encode()) for text in samples.texts.scored)
+    assert samples.texts.size_bytes == total
+
+
+def test_golden_texts_come_back_as_they_were_kept(tmp_path: Path) -> None:
+    texts = GoldenTexts(
+        prompts=(Prompt(ids=(1,), source=(1, 7, 9)), Prompt(ids=(1, 5), source=(1,))),
+        written=((4, 3), ()),
+        max_new_tokens=9,
+        scored=(Prompt(ids=(1, 4, 3), source=(1, 8)),),
+        size_bytes=12,
+        loss=3.25,
+        sources=("Datei", "ein längerer Text\n"),
+        references=(("a", "bb"), ("ç",)),
+    )
+    path = tmp_path / "golden.npz"
+    write_golden(path, Golden(steps=(), labels=np.zeros(0, np.int32), texts=pack_texts(texts)))
+    assert unpack_texts(read_golden(path)) == texts
+    assert unpack_texts(Golden(steps=(), labels=np.zeros(0, np.int32))) is None
+
+
+def test_scores_are_those_of_the_tools_that_training_uses(workspace: Path) -> None:
+    bundle = bundle_of(workspace, "translate")
+    texts, scores = unpack_texts(read_golden(bundle.golden_path)), written_of(bundle).scores
+    assert texts is not None
+    assert scores is not None
+    processor = Processor.load(bundle.path / "tokenizer.json")
+    translations = [
+        Translation(source=source, references=references, written=processor.decode(ids))
+        for source, references, ids in zip(texts.sources, texts.references, texts.written, strict=True)
+    ]
+    plain = GenerationMetrics(examples=1, tokens=1, size_bytes=1, bits_per_byte=1.0, accuracy=1.0)
+    metrics = translation_metrics(plain, translations)
+    assert (scores.chrf, scores.chrf_signature) == (metrics.chrf, metrics.chrf_signature)
+
+
+def test_a_table_that_is_not_the_head_stays(workspace: Path, tmp_path: Path) -> None:
+    """A product whose weights are nearly the table's is left alone: sharing it would change what it computes."""
+    path = tmp_path / "model.tflite"
+    shutil.copyfile(bundle_of(workspace, "generate").model_path, path)
+    edit(
+        path, lambda values: values + np.float32(1e-3) * np.arange(values.size, dtype=np.float32).reshape(values.shape)
+    )
+    before = float_weights(path)
+    finish_writer(path, {})
+    after = float_weights(path)
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def edit(path: Path, change: Callable[[Any], Any]) -> None:
+    """Give the product that scores tokens weights of its own."""
+    model = flatbuffer_utils.read_model(str(path))
+    decode = model.subgraphs[2]
+    table = max(decode.tensors, key=lambda t: 0 if model.buffers[t.buffer].data is None else t.shape[0])
+    head = next(
+        decode.tensors[each.inputs[1]]
+        for each in reversed(decode.operators)
+        if len(each.inputs) > 1 and decode.tensors[each.inputs[1]].buffer == table.buffer
+    )
+    values = np.frombuffer(bytes(model.buffers[table.buffer].data), np.float32).reshape(table.shape)
+    own = type(model.buffers[0])()
+    own.data = np.frombuffer(change(values).tobytes(), np.uint8)
+    model.buffers.append(own)
+    head.buffer = len(model.buffers) - 1
+    path.write_bytes(serialize(model))
