@@ -20,7 +20,7 @@ SCHEMES = ("none", "int8-dynamic", "int4-weight")
 ENVIRONMENTS = {
     "onnxruntime-genai": ("onnxruntime-genai==0.18.0", "onnxruntime==1.31.1", "onnx-ir==1.1.0", "onnx==1.23.2",
                           "transformers==5.23.0", "torch==2.13.0"),
-    "litert-lm": ("litert-lm-api==0.18.1",),
+    "litert-lm": ("litert-lm-api==0.18.1", "numpy==2.4.6"),
     "llama-cpp": ("llama-cpp-python==0.3.36", "gguf==0.19.0"),  # built from its source package: cmake and a compiler
 }  # fmt: skip
 

@@ -39,6 +39,8 @@ class Session:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.states = check_states(backend.signatures)
+        #: of each signature, the inputs and the outputs that are states, by the state's name
+        self.names = {name: (past_names(each), present_names(each)) for name, each in backend.signatures.items()}
 
     def begin(self) -> State:
         """The states of no text yet: zeros, or of the length 0 where the cache grows."""
@@ -46,8 +48,7 @@ class Session:
 
     def call(self, signature: str, inputs: Arrays, state: State) -> tuple[Arrays, State]:
         """Call a signature; returns the outputs that are no states, as arrays, and the states after it."""
-        known = self.backend.signatures[signature]
-        past, present = past_names(known), present_names(known)
+        past, present = self.names[signature]
         produced = self.backend.run(signature, {**inputs, **{name: state[key] for key, name in past.items()}})
         after = {**state, **{key: produced[name] for key, name in present.items()}}
         return {name: value for name, value in produced.items() if name not in present.values()}, after

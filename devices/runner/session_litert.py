@@ -6,7 +6,7 @@ import numpy as np
 
 from .backend import Backend
 from .backend_litert_compiled import count_values
-from .session import Session, State, past_names, present_names
+from .session import Session, State
 from .steps import Arrays
 
 #: a call that is ready: the buffers of what is written, what is read, and the run
@@ -26,7 +26,7 @@ class LitertSession(Session):
     def call(self, signature: str, inputs: Arrays, state: State) -> tuple[Arrays, State]:
         """Write the inputs, run on the states' buffers, read the other outputs."""
         known = self.backend.signatures[signature]
-        after = {**state, **{key: self._buffer(signature, key, name) for key, name in present_names(known).items()}}
+        after = {**state, **{key: self._buffer(signature, key, name) for key, name in self.names[signature][1].items()}}
         taken, given, run = self._prepare(signature, state, after)
         for name, value in inputs.items():
             taken[name].write(value)
@@ -46,11 +46,7 @@ class LitertSession(Session):
 
     def from_numpy(self, name: str, value: Any) -> Any:
         """A buffer with this value."""
-        signature, port = next(
-            (each, past_names(known)[name])
-            for each, known in self.backend.signatures.items()
-            if name in past_names(known)
-        )
+        signature, port = next((each, past[name]) for each, (past, _) in self.names.items() if name in past)
         free = self._free.get(name)
         buffer = free.pop() if free else self._model.create_input_buffer_by_name(signature, port)
         buffer.write(value)
@@ -66,8 +62,7 @@ class LitertSession(Session):
 
     def _prepare(self, signature: str, before: State, after: State) -> _Ready:
         """The call on these buffers, which are few: made once for each two of them."""
-        known = self.backend.signatures[signature]
-        past, present = past_names(known), present_names(known)
+        past, present = self.names[signature]
         mark = (signature, *(id(before[key]) for key in past), *(id(after[key]) for key in present))
         if mark not in self._ready:
             taken, given = self._own_buffers(signature)
@@ -85,7 +80,7 @@ class LitertSession(Session):
         """The buffers of what is no state."""
         if signature not in self._own:
             known, model = self.backend.signatures[signature], self._model
-            past, present = past_names(known).values(), present_names(known).values()
+            past, present = (names.values() for names in self.names[signature])
             self._own[signature] = (
                 {n: model.create_input_buffer_by_name(signature, n) for n in known.inputs if n not in past},
                 {n: model.create_output_buffer_by_name(signature, n) for n in known.outputs if n not in present},

@@ -47,6 +47,7 @@ class Writer:
     def __init__(self, backend: Backend, context: Optional[int] = None) -> None:
         self.session: Session = open_session(backend)
         self._signatures = backend.signatures
+        self._inputs = {name: _own_inputs(known) for name, known in self._signatures.items()}
         self._decode = self._find_decode()
         self._ids = next(name for name in _IDS if name in self._signatures[self._decode].inputs)
         self._prefill = self._find_prefill()
@@ -107,12 +108,9 @@ class Writer:
     def _call(self, name: str, ids: list[int], before: Reading, *, owned: bool) -> tuple[Arrays, State]:
         """Call a signature with the inputs that it has."""
         inputs = {}
-        for port_name, port in self._signatures[name].inputs.items():
+        for port_name, dtype in self._inputs[name]:
             value = before.given.get(port_name)
-            if value is None:
-                value = _value(port_name, ids, before.length)
-            if value is not None:
-                inputs[port_name] = np.asarray(value, port.dtype)
+            inputs[port_name] = np.array(_value(port_name, ids, before.length), dtype) if value is None else value
         outputs, after = self._run(name, inputs, before.state, f"reading token {before.length + 1}")
         if owned:
             self.release(before)
@@ -121,6 +119,8 @@ class Writer:
     def _run(self, name: str, inputs: Arrays, state: State, what: str) -> tuple[Arrays, State]:
         try:
             return self.session.call(name, inputs, state)
+        except RunError:
+            raise
         except Exception as error:
             raise RunError("run-failed", f"{what} failed: {first_line(error)}") from error
 
@@ -189,8 +189,17 @@ def is_encoder(signature: Signature) -> bool:
     return takes and not past_names(signature) and bool(present_names(signature)) and "logits" not in signature.outputs
 
 
+def _own_inputs(signature: Signature) -> list[tuple[str, Any]]:
+    """The inputs that are no states, with numpy's dtype."""
+    past = past_names(signature).values()
+    return [(name, np.dtype(port.dtype)) for name, port in signature.inputs.items() if name not in past]
+
+
 def _value(name: str, ids: list[int], count: int) -> Any:
-    """What an input is given for ids that follow `count` tokens; None for one that is not about them."""
+    """What an input is given for ids that follow `count` tokens.
+
+    Raises RunError for an input that the loop does not know.
+    """
     if name in _IDS:
         return [ids]
     if name == "position":
@@ -198,8 +207,8 @@ def _value(name: str, ids: list[int], count: int) -> Any:
     if name == "position_ids":
         return [range(count, count + len(ids))]
     if name == "attention_mask":
-        return np.ones((1, count + len(ids)))
-    return None
+        return np.ones((1, count + len(ids)), np.int64)
+    raise RunError("load-failed", f"the file has an input {name!r}, which no part of a text is for")
 
 
 def plan_chunks(count: int, sizes: tuple[int, ...], room: int) -> list[int]:

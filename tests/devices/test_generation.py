@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgekit.devices.runner.backend import Backend, Port, Signature
 from edgekit.devices.runner.failures import RunError
 from edgekit.devices.runner.generation import Generation, Prompt, Written, write
+from edgekit.devices.runner.generation_job import parse_generation
 from edgekit.devices.runner.sampling import Sampling, filtered, log_probabilities
 from edgekit.devices.runner.session import check_states
 from edgekit.devices.runner.writer import Writer, plan_chunks
@@ -281,3 +282,26 @@ def test_a_file_that_does_not_write(tmp_path: Path) -> None:
     backend.signatures = {"serving_default": Signature(ports, {"logits": Port("float32", (1, 2))})}
     with pytest.raises(RunError, match=r"does not write.*serving_default.*--task generate or translate"):
         Writer(backend)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"prompts": []}, "no 'prompts'"),
+        ({"prompts": [{"ids": [1], "text": "a"}]}, "a prompt of the job is not"),
+        ({"prompts": [{"ids": [1.5]}]}, "'ids' must be whole numbers"),
+        ({"max_new_tokens": 0}, "'max_new_tokens' must be of type int, 1 to"),
+        ({"temperature": -1.0}, "'temperature' must be of type float, 0 to"),
+        ({"top_p": "all"}, "'top_p' must be of type float"),
+        ({"long_prompt": "cut"}, "unknown long_prompt 'cut': known are refuse, slide"),
+        ({"context": 0}, "'context' must be a number of tokens"),
+        ({"beams": 2}, "unknown field 'beams'"),
+    ],
+)
+def test_jobs_that_are_none_name_the_field(changes: dict[str, Any], words: str) -> None:
+    fields = {"prompts": [{"ids": [1]}], "temperature": 1, "stop_ids": [3], **changes}
+    with pytest.raises(RunError, match=words) as error:
+        parse_generation(fields)
+    assert error.value.kind == "bad-job"
+    if "prompts" not in changes:
+        assert parse_generation({"prompts": [{"ids": [1]}], "temperature": 1}).generation.sampling.temperature == 1.0
