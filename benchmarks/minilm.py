@@ -92,7 +92,8 @@ def measure(target: str, schemes: tuple[str, ...]) -> list[dict[str, Any]]:
     """Export the model to a target in these schemes; a row for each."""
     output = tables.WORK / f"minilm-{target}"
     shutil.rmtree(output, ignore_errors=True)
-    options = ("--task", "feature-extraction", "--pooling", "auto", "--target", target, "--quantize", ",".join(schemes))
+    options = ("--task", "feature-extraction", "--pooling", "auto", "--sequence-length", str(LENGTH))
+    options += ("--target", target, "--quantize", ",".join(schemes))
     outcomes = tables.edgekit("export", f"hf:{PACKAGE}", *options, "-o", output)
     own = np.array([similarity(*pair) for pair in pairs_of(pytorch_embeddings(sentences()))])
     return [row_of(outcome, own) for outcome in outcomes]

@@ -68,6 +68,8 @@ def _compare_labels(
     changed = int(np.count_nonzero(np.argmax(outputs, 1) != np.argmax(reference, 1)))
     surely_changed, _ = wilson_interval(changed, len(golden.steps))
     equal = difference is not None and difference <= tolerance and surely_changed <= labels_changed_tolerance
+    too_many = surely_changed > labels_changed_tolerance
+    near = _near_ties(reference, outputs, tolerance) if too_many and not non_finite else ""
     return Parity(
         verdict="within-tolerance" if equal else "failed",
         steps=len(golden.steps),
@@ -77,8 +79,17 @@ def _compare_labels(
         labels_changed=changed,
         labels_changed_tolerance=labels_changed_tolerance,
         non_finite_outputs=non_finite,
-        note=_note(non_finite, changed, len(golden.steps), surely_changed > labels_changed_tolerance),
+        note=_note(non_finite, changed, len(golden.steps), too_many) + near,
     )
+
+
+def _near_ties(reference: NDArray[np.generic], outputs: NDArray[np.generic], tolerance: float) -> str:
+    """What to add of changed labels that the source itself was nearly undecided about, by less than the tolerance."""
+    best = np.sort(reference.astype(np.float64), 1)
+    margins = (best[:, -1] - best[:, -2])[np.argmax(outputs, 1) != np.argmax(reference, 1)]
+    if np.max(margins) > tolerance:
+        return ""
+    return f", all of them near-ties: the source's two best are at most {np.max(margins):.1e} apart there"
 
 
 def _note(non_finite: int, changed: int, labels: int, too_many: bool) -> str:

@@ -46,13 +46,19 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.tflite"
         balanced = _prepare(source, prepared, asked, calibration)
-        nodes, floats = tflite_nodes(prepared), float_weights(prepared)
+        nodes = tflite_nodes(prepared)
+        floats = {name: values for name, values in float_weights(prepared).items() if not _is_mask(values)}
         recipe = _products_recipe() if balanced else _recipe(asked, prepared, nodes, floats)
         tool = quantizer.Quantizer(str(prepared), recipe)
         ranges = _calibrate(prepared, recipe, calibration) if calibration and tool.need_calibration else None
         result = tool.quantize(ranges, enable_progress_report=False)
     output.write_bytes(share_scales(result.quantized_model))
     return asked.check(floats, quantized_weights(output), wanted_weights(nodes, floats, asked))
+
+
+def _is_mask(values: Floats) -> bool:
+    """Whether a constant holds masked scores, which `narrow_mask` lets saturate: no weight (DeBERTa has such)."""
+    return bool(values.size and np.min(values) <= MASKED_SCORE / 2)
 
 
 def _prepare(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> bool:
