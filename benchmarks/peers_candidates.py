@@ -118,22 +118,22 @@ def python_of(environment: str) -> Path:
     return Path(sys.executable) if environment == MAIN else WORK / environment / "bin" / "python"
 
 
-def make_environment(name: str) -> str:
-    """Install a peer, unless it is there; "" or why it can't be had."""
+def make_environment(name: str, packages: tuple[str, ...] = ()) -> str:
+    """Install a peer with its packages (none: as in ENVIRONMENTS), unless it is there; "" or why it can't be had."""
     if name == MAIN:
         return ""
     WORK.mkdir(parents=True, exist_ok=True)
     with FileLock(WORK / f"{name}.lock"):
-        return _make_environment(name)
+        return _make_environment(name, packages or ENVIRONMENTS[name])
 
 
-def _make_environment(name: str) -> str:
+def _make_environment(name: str, packages: tuple[str, ...]) -> str:
     done = WORK / name / ".installed"
-    wanted = "\n".join(ENVIRONMENTS[name])
+    wanted = "\n".join(packages)
     if done.is_file() and done.read_text() == wanted:
         return ""
     venv.create(WORK / name, with_pip=True, clear=True)
-    problem = _install(python_of(name), *ENVIRONMENTS[name])
+    problem = _install(python_of(name), *packages)
     if not problem:
         done.write_text(wanted)
     return problem

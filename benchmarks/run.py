@@ -19,6 +19,8 @@ BENCHMARKS = (
     "fidelity",
     "accelerators",
     "peers",
+    "export_speed",
+    "generation",
 )
 
 

@@ -18,7 +18,8 @@ WORK = ROOT / "benchmarks" / ".work"  # checkpoints, bundles and environments th
 def edgekit(*argv: str | Path) -> Any:
     """Run the command as a user would, with --json, and return what it printed."""
     command = [sys.executable, "-P", "-m", "edgekit", *map(str, argv), "--json"]
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT)
+    env = {**os.environ, "EDGEKIT_CACHE_SIZE": "0"}  # what is measured is done
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, cwd=ROOT, env=env)
     if not run.stdout:
         raise SystemExit(f"failed with exit code {run.returncode}: {' '.join(command)}")
     return json.loads(run.stdout)

@@ -30,7 +30,7 @@ def cache_key(kind: str, **made_from: Any) -> str:
 
 @cache
 def code_sha256() -> str:
-    """The sha256 of edgekit's own code, without what only shows or measures: texts are scored by code of training."""
+    """The sha256 of edgekit's own code, without what only shows."""
     digest = hashlib.sha256()
     for package in _PACKAGES:
         spec = importlib.util.find_spec(package)

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import sys
+from collections.abc import Collection
 from types import ModuleType
 
 #: module → (extra that brings it, distribution names under which it may be installed)
@@ -77,12 +78,13 @@ def _hush_coremltools() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
-def skip_frameworks() -> None:
-    """For a process that only reads Core ML packages: coremltools 9.0 imports these where they are installed, 5 s.
+def skip_frameworks(but: Collection[str] = ()) -> None:
+    """Before coremltools is imported: 9.0 imports these where they are installed, 7 s, and all `but` those in vain.
 
-    Nothing can import them afterwards, and coremltools converts nothing.
+    Nothing can import them afterwards. Without torch or tensorflow, coremltools converts nothing of theirs; it reads
+    packages and compresses weights. scikit-learn it takes up to 1.5 only, and not for weights.
     """
-    for name in ("sklearn", "tensorflow", "torch", "transformers"):
+    for name in {"sklearn", "tensorflow", "torch", "torchao", "transformers"} - set(but):
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # an import of it raises ImportError
 
 

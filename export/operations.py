@@ -17,7 +17,7 @@ from edgekit.export.quantize.mixture import Mixture, mixture_of
 from edgekit.export.schemes import refusal
 from edgekit.export.targets import TARGETS
 from edgekit.export.unsupported import explain_failure
-from edgekit.extras import EXTRAS, installed_version
+from edgekit.extras import EXTRAS, installed_version, skip_frameworks
 from edgekit.program import Program, Signature, SourceRef
 from edgekit.proof.golden import Arrays, Golden, Step, read_golden, write_golden
 from edgekit.sources.opening import open_source
@@ -30,6 +30,13 @@ TOOLS = {
     "tflite": ("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
     "onnx": ("onnx", "onnxscript", "onnxruntime", "tf2onnx"),
     "coreml": ("coremltools",),
+}
+
+
+#: kinds of sources that import no code of the user's → what building and converting them needs, by framework
+_LOADS: dict[str, dict[str, set[str]]] = {
+    "checkpoint": {"torch": {"torch"}, "tensorflow": {"tensorflow"}},
+    "huggingface": {"torch": {"torch", "torchao", "transformers"}},
 }
 
 
@@ -51,7 +58,10 @@ def run_job(job: Job) -> JobResult:
 
 
 def _convert(job: Job) -> JobResult:
-    program = rewrite_program(open_source(_source(job), length=job.length), job.rewrites)
+    source = _source(job)
+    if job.target == "coreml" and source.kind in _LOADS:
+        skip_frameworks(but=_LOADS[source.kind][source.framework])
+    program = rewrite_program(open_source(source, length=job.length), job.rewrites)
     convert, options = _converter(str(job.target)), {}
     if job.signatures:
         program = replace(program, signatures=job.signatures)
@@ -77,6 +87,8 @@ def _convert(job: Job) -> JobResult:
 
 def _compress(job: Job) -> JobResult:
     source = Path(str(job.input))
+    if job.target == "coreml":
+        skip_frameworks()
     compress = find_compressor(str(job.target), job.scheme)
     asked = _mixture(job)
     before = describe_file(source)

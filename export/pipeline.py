@@ -25,6 +25,7 @@ from edgekit.export.prepare import CALIBRATION
 from edgekit.export.proving import prove_plan
 from edgekit.export.quantize.calibration import Calibration, choose_calibration
 from edgekit.export.schemes import SCHEMES, requirements
+from edgekit.export.slots import COMPRESS, PROVE, REFERENCE, Slots, conversion_rank
 from edgekit.export.snippets import write_snippets
 from edgekit.export.subjects import CACHE_CALIBRATION, CheckpointSubject, Reference, Subject, WriterSubject
 from edgekit.model.rewrites import FLOAT_MASK, REWRITES
@@ -76,7 +77,7 @@ class _Session:
     timeout_s: float
     on_stage: OnStage
     cache: Cache | None
-    slots: threading.Semaphore
+    slots: Slots
     floats: dict[str, Future[JobResult]] = field(default_factory=dict)
     floats_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -113,6 +114,7 @@ def export_checkpoint(
             eval_samples=eval_samples,
             prefill_lengths=prefill_lengths,
             int8_cache=any(plan.cache_dtype == "int8" for plan in plans),
+            cache=cache,
         )
     return export_subject(
         subject,
@@ -147,7 +149,7 @@ def export_subject(
             timeout_s=timeout_s,
             on_stage=on_stage,
             cache=cache,
-            slots=threading.Semaphore(max_workers or os.cpu_count() or 1),
+            slots=Slots(max_workers or os.cpu_count() or 1),
         )
         session.logs.mkdir(exist_ok=True)
         return _run_all(session, plans)
@@ -165,24 +167,31 @@ def _run_all(session: _Session, plans: Sequence[PlannedExport]) -> list[Outcome]
     """A thread for each export, which mostly waits; `session.slots` limits the processes that really work."""
     pool = ThreadPoolExecutor(max_workers=len(plans) + 1)
     try:
-        reference = pool.submit(_compute_reference, session)
-        futures = [pool.submit(_export_one, session, plan, reference) for plan in plans]
-        return [future.result() for future in futures]
+        reference: Future[Reference] = Future()
+        first = sorted(plans, key=conversion_rank)  # whoever comes first takes the slots that are free now
+        futures = {plan.name: pool.submit(_export_one, session, plan, reference) for plan in first}
+        pool.submit(_compute_reference, session, reference)
+        return [futures[plan.name].result() for plan in plans]
     except BaseException:  # Ctrl-C above all: no conversion may go on behind the user's back
         pool.shutdown(wait=False, cancel_futures=True)
+        session.slots.close()
         kill_running()
         raise
     finally:
         pool.shutdown(wait=True)
 
 
-def _compute_reference(session: _Session) -> Reference:
+def _compute_reference(session: _Session, reference: Future[Reference]) -> None:
     """Run the source model, in the framework that holds it, on the samples; once for all targets."""
-    fields = session.subject.ask(session.scratch)
-    result = str(session.scratch / "reference.result.json")
-    _run_job(session, Job.model_validate(fields | {"result": result}), "reference")
-    session.on_stage("reference", "done")
-    return session.subject.read(session.scratch)
+    try:
+        with session.slots.take(REFERENCE):
+            fields = session.subject.ask(session.scratch)
+            result = str(session.scratch / "reference.result.json")
+            _run_job(session, Job.model_validate(fields | {"result": result}), "reference")
+        session.on_stage("reference", "done")
+        reference.set_result(session.subject.read(session.scratch))
+    except BaseException as error:  # noqa: BLE001  (whatever it was, the exports must not wait for ever)
+        reference.set_exception(error)
 
 
 def _export_one(session: _Session, plan: PlannedExport, reference: Future[Reference]) -> Outcome:
@@ -193,7 +202,7 @@ def _export_one(session: _Session, plan: PlannedExport, reference: Future[Refere
             seconds["convert"] = _seconds(result)
             session.on_stage(plan.name, "waiting for the reference")
             known = reference.result()
-            with session.slots:
+            with session.slots.take(PROVE):
                 session.on_stage(plan.name, "proving")
                 started = time.monotonic()
                 manifest = _fill_bundle(session, plan, folder, known, result)
@@ -223,7 +232,8 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     fields: dict[str, Any] = {"op": "quantize-cache", "input": str(source), "target": plan.target.name}
     fields |= {"steps": str(session.scratch / CACHE_CALIBRATION), "signatures": _signatures(session, plan, known)}
     name = f"{plan.name}-cache"
-    packed = _run_job(session, Job.model_validate(fields | _paths(session, name, output)), name)
+    with session.slots.take(COMPRESS):
+        packed = _run_job(session, Job.model_validate(fields | _paths(session, name, output)), name)
     counts = {"operators": packed.details.operators, "seconds": _seconds(made) + _seconds(packed)}
     details = made.details.model_copy(update=counts)
     return made.model_copy(update={"details": details, "cached": made.cached and packed.cached})
@@ -233,7 +243,9 @@ def _make(session: _Session, plan: PlannedExport, output: Path, reference: Futur
     """Write the target file to `output`: converted in its scheme, or made from the float32 file that schemes share."""
     direct = not plan.recipe and plan.scheme in plan.target.converted and plan.scheme != "none"
     if plan.target.reference or direct or plan.stateful or (plan.coreml and plan.coreml.multifunction):
-        return _run_job(session, _conversion(session, plan, plan.scheme, output, reference), plan.name)
+        job = _conversion(session, plan, plan.scheme, output, reference)
+        with session.slots.take(conversion_rank(plan)):
+            return _run_job(session, job, plan.name)
     shared = session.scratch / plan.float_name / plan.target.file
     converted = _float_file(session, plan, shared, reference)
     if plan.scheme == "none":
@@ -243,9 +255,10 @@ def _make(session: _Session, plan: PlannedExport, output: Path, reference: Futur
     fields: dict[str, Any] = {"op": "compress", "input": str(shared), "target": plan.target.name}
     source = session.subject.sources[plan.route]
     fields |= {"recipe": plan.recipe, "source": source} if plan.recipe else {"scheme": plan.scheme}
-    if plan.calibrated:
+    if plan.calibrated or (_sees_texts(session, plan) and reference.result().calibration):
         fields["calibration"] = str(_calibration_steps(session, plan, reference.result()))
-    made = _run_job(session, Job.model_validate(fields | _paths(session, plan.name, output)), plan.name)
+    with session.slots.take(COMPRESS):
+        made = _run_job(session, Job.model_validate(fields | _paths(session, plan.name, output)), plan.name)
     counts = {
         "source_weights": converted.details.source_weights,
         "seconds": _seconds(converted) + _seconds(made),
@@ -253,6 +266,11 @@ def _make(session: _Session, plan: PlannedExport, output: Path, reference: Futur
     details = made.details.model_copy(update=counts)
     both = {"tools": converted.tools | made.tools, "cached": converted.cached and made.cached}
     return made.model_copy(update={"details": details} | both)
+
+
+def _sees_texts(session: _Session, plan: PlannedExport) -> bool:
+    """Whether outliers are looked for in texts. edgekit's own encoders have none, and their texts may not be there."""
+    return plan.balanced and not isinstance(session.subject, CheckpointSubject)
 
 
 def _calibration_steps(session: _Session, plan: PlannedExport, reference: Reference) -> Path:
@@ -272,7 +290,9 @@ def _float_file(session: _Session, plan: PlannedExport, output: Path, reference:
     if first:
         try:
             output.parent.mkdir()
-            future.set_result(_run_job(session, _conversion(session, plan, "none", output, reference), name))
+            job = _conversion(session, plan, "none", output, reference)
+            with session.slots.take(conversion_rank(plan)):
+                future.set_result(_run_job(session, job, name))
         except BaseException as error:  # noqa: BLE001  (whatever it was, the others must not wait for ever)
             future.set_exception(error)
     return future.result()
@@ -306,20 +326,19 @@ def _paths(session: _Session, name: str, output: Path) -> dict[str, str]:
 
 
 def _run_job(session: _Session, job: Job, name: str) -> JobResult:
-    """Run one worker process when a slot is free, or take what it left before; its log stays in `.edgekit/logs`."""
-    with session.slots:
-        result = run_job(
-            job,
-            name,
-            folder=session.scratch,
-            log=session.logs / f"{name}.log",
-            timeout_s=session.timeout_s,
-            cache=session.cache,
-            on_start=lambda: session.on_stage(name, _STAGES[job.op]),
-        )
-        if result.cached:
-            session.on_stage(name, "found in the cache")
-        return result
+    """Run one worker process, or take what it left before; its log stays in `.edgekit/logs`."""
+    result = run_job(
+        job,
+        name,
+        folder=session.scratch,
+        log=session.logs / f"{name}.log",
+        timeout_s=session.timeout_s,
+        cache=session.cache,
+        on_start=lambda: session.on_stage(name, _STAGES[job.op]),
+    )
+    if result.cached:
+        session.on_stage(name, "found in the cache")
+    return result
 
 
 def _fill_bundle(
@@ -340,7 +359,7 @@ def _fill_bundle(
         target=plan.target.name,
         via=plan.route,
         scheme=plan.scheme,
-        scheme_details=_scheme_details(reference, plan, result),
+        scheme_details=_scheme_details(session, reference, plan, result),
         rewrites=plan.rewrites,
         requires=requirements(plan.schemes, plan.target.name, plan.route, result.details.version),
         model=plan.target.file,
@@ -357,12 +376,12 @@ def _fill_bundle(
     )
 
 
-def _scheme_details(reference: Reference, plan: PlannedExport, result: JobResult) -> dict[str, Any]:
+def _scheme_details(session: _Session, reference: Reference, plan: PlannedExport, result: JobResult) -> dict[str, Any]:
     """What the scheme became: in words, as counted, and with which texts it was calibrated."""
     details = result.details.model_dump(mode="json", exclude={"seconds", "steps", "version"}, exclude_none=True)
     if plan.recipe:
         details["recipe"] = plan.recipe.model_dump(mode="json", exclude={"found"})
-    if reference.calibration and plan.calibrated:
+    if reference.calibration and (plan.calibrated or _sees_texts(session, plan)):
         details["calibration"] = reference.calibration.model_dump(mode="json")
     if plan.cache_dtype != "float32":
         details["cache"] = f"{plan.cache_dtype} between calls, one scale each, by the largest value in training texts"

@@ -14,7 +14,7 @@ from edgekit.export.quantize.mixture import fit_recipe
 from edgekit.export.quantize.modules import source_modules
 from edgekit.export.recipes import SUFFIX as RECIPE_SUFFIX
 from edgekit.export.recipes import Recipe, read_recipe, resolve_recipe
-from edgekit.export.schemes import ALIASES, BYTES_PER_WEIGHT, CALIBRATED, check_scheme, refusal
+from edgekit.export.schemes import ALIASES, BALANCED, BYTES_PER_WEIGHT, CALIBRATED, check_scheme, refusal
 from edgekit.export.targets import Target, find_frameworks, find_targets
 from edgekit.export.writer_plan import CacheDtype, KvCache, refuse_cache, refuse_route, refuse_writer
 from edgekit.model.config import TransformerConfig
@@ -74,6 +74,11 @@ class PlannedExport:
     def calibrated(self) -> bool:
         """Whether making it needs texts for the ranges of activations."""
         return bool(CALIBRATED & set(self.schemes))
+
+    @property
+    def balanced(self) -> bool:
+        """Whether texts, where a model of others brings them, show outliers that making it balances."""
+        return self.recipe is None and (self.target.name, self.scheme) in BALANCED
 
     @property
     def runtime(self) -> str:

@@ -30,12 +30,15 @@ SCHEMES: dict[str, dict[str, str]] = {
     "int8-dynamic": {
         "tflite": "int8 weights by channel, one scale for the token table; int8 matrix products, activations quantized "
         "as they come",
-        "onnx": "int8 weights by channel (7 bits used); int8 matrix products, activations quantized as they come",
+        "onnx": "int8 weights by channel (two neighbours fit 8 bits); int8 matrix products, activations quantized as "
+        "they come. Models of others, where calibration texts show outliers: channels balanced, tokens scaled",
     },
     "int8": {
         "tflite": "int8 weights by channel, int8 activations, integer arithmetic but for the mean's division; float32 "
-        "logits",
-        "onnx": "int8 weights by channel, int8 inputs of matrix products; float32 norms and softmax",
+        "logits. Where channels hold outliers: those balanced, int8 inputs and outputs of matrix products, float32 "
+        "norms, sums, attention and activation functions",
+        "onnx": "int8 weights by channel, int8 inputs of matrix products, their outliers balanced; float32 norms and "
+        "softmax",
     },
     "int8-weight": {
         "tflite": "int8 weights by channel, one scale for the token table; float32 arithmetic",
@@ -61,6 +64,9 @@ SCHEMES: dict[str, dict[str, str]] = {
 
 #: schemes whose activations are quantized with ranges seen on real text
 CALIBRATED = frozenset({"int8", "int16x8"})
+
+#: target and scheme of ranges as they come that balance outliers, where there are texts that show them
+BALANCED = frozenset({("onnx", "int8-dynamic")})
 
 #: another name → the scheme; ai-edge-quantizer's are those of its `recipe` module that mean the same
 ALIASES = {

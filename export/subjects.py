@@ -7,6 +7,7 @@ opened once by a worker, which finds them out: `prepare.py`.
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,8 +20,8 @@ from edgekit.export.quantize.calibration import Calibration, CalibrationRecord
 from edgekit.export.writer_forms import target_signatures
 from edgekit.model.rewrites import rewrite_signature
 from edgekit.program import FRAMEWORKS, Framework, Signature, SourceRef, Task
-from edgekit.proof.held_out_texts import TEXTS, choose_cache_texts, choose_texts
-from edgekit.proof.prove import choose_samples
+from edgekit.proof.held_out_texts import TEXTS, WrittenSamples, choose_cache_texts, choose_texts
+from edgekit.proof.prove import Samples, choose_samples
 from edgekit.proof.tokens import write_tokens
 from edgekit.sources.checkpoint import checkpoint_source, encoder_signature
 from edgekit.sources.writers import check_writer, writer_signatures
@@ -106,7 +107,12 @@ class CheckpointSubject:
             framework: checkpoint_source(checkpoint.path, framework) for framework in FRAMEWORKS
         }
         self._signature = encoder_signature(checkpoint, checkpoint.framework)
-        self._samples = choose_samples(checkpoint, eval_samples, cache=cache)
+        self._eval_samples = eval_samples
+
+    @cached_property
+    def _samples(self) -> Samples:
+        """Read when the reference is next: conversions need not wait for seconds of reading data."""
+        return choose_samples(self.checkpoint, self._eval_samples, cache=self._cache)
 
     def signatures(self, plan: PlannedExport, reference: Reference | None) -> tuple[Signature, ...] | None:
         """Those of the plan's file."""
@@ -155,16 +161,22 @@ class WriterSubject:
         eval_samples: int | None = TEXTS,
         prefill_lengths: Sequence[int] = (),
         int8_cache: bool = False,
+        cache: Cache | None = None,
     ) -> None:
         check_writer(checkpoint, "this subject")
+        self._eval_samples, self._cache = eval_samples, cache
         self.checkpoint, self._prefill_lengths = checkpoint, tuple(prefill_lengths)
         self.name, self.framework, self.labels = checkpoint.name, checkpoint.framework, checkpoint.labels
         self.task: Task = checkpoint.config.task
         self.sources: Mapping[Framework, SourceRef] = {
             framework: checkpoint_source(checkpoint.path, framework, self.task) for framework in FRAMEWORKS
         }
-        self._samples = choose_texts(checkpoint, eval_samples)
-        self._cache_samples = choose_cache_texts(checkpoint) if int8_cache else None
+        self._cache_samples = choose_cache_texts(checkpoint, cache=cache) if int8_cache else None
+
+    @cached_property
+    def _samples(self) -> WrittenSamples:
+        """Read when the reference is next: conversions need not wait for seconds of reading data."""
+        return choose_texts(self.checkpoint, self._eval_samples, cache=self._cache)
 
     def signatures(self, plan: PlannedExport, reference: Reference | None) -> tuple[Signature, ...] | None:
         """Those of the plan's file."""
@@ -177,7 +189,7 @@ class WriterSubject:
         self._samples.write(steps)
         if self._cache_samples:
             self._cache_samples.write(scratch / CACHE_CALIBRATION)
-        write_tokens(scratch / bundles.TOKENS, self.checkpoint.processor.encode)
+        write_tokens(scratch / bundles.TOKENS, self.checkpoint.processor.encode, self._cache)
         signatures = writer_signatures(self.checkpoint.config, self._prefill_lengths)
         source = self.sources[self.framework]
         return {"op": "write", "source": source, "signatures": signatures, "steps": str(steps), "output": output}

@@ -78,8 +78,25 @@ def float_table(model: Any, tensor: Any) -> bool:
 
 def float_values(model: Any, tensor: Any) -> NDArray[np.float32]:
     """The values of a constant float32 tensor."""
-    shape = [int(size) for size in tensor.shape]
+    shape = [int(size) for size in tensor.shape] if tensor.shape is not None else []
     return np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32).reshape(shape)
+
+
+def constant_of(model: Any, subgraph: Any, index: int) -> NDArray[np.float32] | None:
+    """The values of a float32 constant; None for any other tensor."""
+    tensor = subgraph.tensors[index]
+    constant = model.buffers[tensor.buffer].data is not None and tensor.type == schema.TensorType.FLOAT32
+    return float_values(model, tensor) if constant else None
+
+
+def replace_constant(subgraph: Any, index: int, buffer: int) -> int:
+    """The tensor, now with the values of `buffer`; a new one where another operator reads it too."""
+    tensor = subgraph.tensors[index]
+    readers = sum(list(operator.inputs).count(index) for operator in subgraph.operators)
+    if readers > 1:
+        return add_tensor(subgraph, tensor.name + b";own", tensor.type, [int(size) for size in tensor.shape], buffer)
+    tensor.buffer = buffer
+    return index
 
 
 def _opcode(model: Any, builtin: int) -> int:

@@ -420,17 +420,17 @@ def _show_outcomes(outcomes: "list[Outcome]") -> None:
             size = human_size(Bundle(path=plan.path, manifest=manifest).model_size_bytes)
             parity, accuracy = parity_text(manifest.parity), quality_text(manifest.accuracy, manifest.written)
         scheme = "+".join((plan.scheme, *plan.rewrites))
-        rows.append([plan.target.name, plan.route, scheme, size, parity, accuracy, _time_text(outcome)])
-    print_table(["target", "via", "scheme", "size", "parity with the source", _quality(outcomes), "time"], rows)
+        rows.append([plan.target.name, plan.route, scheme, size, parity, accuracy, *_times(outcome)])
+    headers = ["target", "via", "scheme", "size", "parity with the source", _quality(outcomes)]
+    print_table([*headers, "converted in", "proven in"], rows)
     _tell_tolerances(outcomes)
 
 
-def _time_text(outcome: "Outcome") -> str:
-    """What an export took, and what of it was not done now."""
-    if len(outcome.cached) == 2:
-        return "cached"
-    taken = "".join(f", {'file' if stage == 'convert' else 'proof'} cached" for stage in outcome.cached)
-    return f"{sum(outcome.seconds.values()):.1f} s{taken}"
+def _times(outcome: "Outcome") -> list[str]:
+    """What each stage took; `cached` is what was not done now."""
+    taken = {stage: f"{seconds:.1f} s" for stage, seconds in outcome.seconds.items()}
+    taken |= dict.fromkeys(outcome.cached, "cached")
+    return [taken.get(stage, "–") for stage in ("convert", "prove")]
 
 
 def _quality(outcomes: "list[Outcome]") -> str:

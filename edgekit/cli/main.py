@@ -53,6 +53,13 @@ class LazyVerbs(typer.core.TyperGroup):
         """A stand-in with the verb's line of help; None for an unknown verb."""
         return typer.core.TyperCommand(cmd_name, help=VERBS[cmd_name]) if cmd_name in VERBS else None
 
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """Write the help of all verbs."""
+        from edgekit.cli.help import load_help
+
+        load_help()
+        super().format_help(ctx, formatter)
+
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         """Find the verb to run; this, and only this, imports it."""
         name, stand_in, rest = super().resolve_command(ctx, args)

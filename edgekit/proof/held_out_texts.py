@@ -1,19 +1,24 @@
 """Which texts files of a model that writes are tried on: prompts to go on from, and texts to score."""
 
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from edgekit.cache import Cache
+from edgekit.cache_keys import cache_key
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import DataError, MissingExtraError, RefusedError
 from edgekit.proof.golden import Golden, write_golden
 from edgekit.proof.golden_texts import GoldenTexts, pack_texts
 from edgekit.proof.texts import SAMPLE_TEXTS
 from edgekit.proof.writing import Prompt
-from edgekit.text.corpora import Corpus, Pair, reload_corpus
+from edgekit.text.corpora import Pair, reload_corpus
+from edgekit.text.datasets import data_sha256
 from edgekit.text.processor import BOS_ID, Processor
 from edgekit.train.text_metrics import references_of
 from edgekit.train.texts import encode_pairs
@@ -42,7 +47,7 @@ class WrittenSamples:
         write_golden(path, Golden(steps=(), labels=np.zeros(0, np.int32), texts=pack_texts(self.texts)))
 
 
-def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS) -> WrittenSamples:
+def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS, *, cache: Cache | None = None) -> WrittenSamples:
     """A fixed sample of the test part of the checkpoint's data (None: all of it): beginnings to go on from, or source
     texts to translate, and the same texts to score.
 
@@ -53,19 +58,19 @@ def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS) -> WrittenSa
     processor, longest = checkpoint.processor, checkpoint.config.max_length
     translate = checkpoint.config.task == "translate"
     try:
-        corpus = _corpus(checkpoint)
+        parts = _read_parts(checkpoint, cache)
     except (DataError, MissingExtraError) as error:
         made = [Pair(source=text if translate else "", target=text) for text in SAMPLE_TEXTS]
         texts = replace(_prompts(made, processor, longest, translate=translate), sources=(), references=())
         return WrittenSamples(texts=texts, population=0, origin="edgekit's own samples", note=f"not measured: {error}")
-    pairs = corpus.test
+    pairs = parts.test
     chosen = _sample(pairs, count, by_source=translate)
     encoded = encode_pairs(chosen, processor, translate=translate, training=False)
     rows = zip(encoded.targets, encoded.sources or [[] for _ in encoded.targets], strict=True)
     scored = tuple(Prompt(ids=tuple(ids), source=tuple(source)) for ids, source in rows)
     texts = _prompts(chosen, processor, longest, translate=translate)
     missing = max(0, (count or 0) - len(texts.prompts))
-    others = _sample([*corpus.validation, *corpus.train], missing, by_source=translate)
+    others = _sample([*parts.validation, *parts.train], missing, by_source=translate)
     more = _prompts(others, processor, longest, translate=translate).prompts
     return WrittenSamples(
         texts=replace(texts, prompts=texts.prompts + more, scored=scored, size_bytes=encoded.size_bytes),
@@ -75,32 +80,49 @@ def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS) -> WrittenSa
     )
 
 
-def choose_cache_texts(checkpoint: Checkpoint, count: int = CACHE_TEXTS) -> WrittenSamples:
+def choose_cache_texts(
+    checkpoint: Checkpoint, count: int = CACHE_TEXTS, *, cache: Cache | None = None
+) -> WrittenSamples:
     """Texts of the training part, to calibrate a quantized cache with.
 
     Raises RefusedError where the data can't be read again.
     """
     try:
-        corpus = _corpus(checkpoint)
+        train = _read_parts(checkpoint, cache).train
     except (DataError, MissingExtraError) as error:
         raise RefusedError(f"a cache of int8 needs texts to see its range: {error}") from error
     translate = checkpoint.config.task == "translate"
-    chosen = _sample(corpus.train, count, by_source=translate)
+    chosen = _sample(train, count, by_source=translate)
     encoded = encode_pairs(chosen, checkpoint.processor, translate=translate, training=False)
     rows = zip(encoded.targets, encoded.sources or [[] for _ in encoded.targets], strict=True)
     scored = tuple(Prompt(ids=tuple(ids), source=tuple(source)) for ids, source in rows)
     return WrittenSamples(
         texts=GoldenTexts(prompts=(), max_new_tokens=1, scored=scored, size_bytes=encoded.size_bytes),
-        population=len(corpus.train),
-        origin=f"training part of {corpus.record.source}",
+        population=len(train),
+        origin=f"training part of {checkpoint.data.source if checkpoint.data else ''}",
         note="",
     )
 
 
-def _corpus(checkpoint: Checkpoint) -> Corpus:
-    if checkpoint.data is None:
+class _Parts(NamedTuple):
+    test: tuple[Pair, ...]
+    validation: tuple[Pair, ...]
+    train: tuple[Pair, ...]
+
+
+def _read_parts(checkpoint: Checkpoint, cache: Cache | None) -> _Parts:
+    data = checkpoint.data
+    if data is None:
         raise DataError(f"the checkpoint {checkpoint.name} does not say what data it was trained on")
-    return reload_corpus(checkpoint.data)
+
+    def read() -> bytes:
+        corpus = reload_corpus(data)
+        return json.dumps([[astuple(pair) for pair in getattr(corpus, part)] for part in _Parts._fields]).encode()
+
+    files = data_sha256(data) if cache else None
+    key = cache_key("pairs", data=data.model_dump(mode="json"), files=files) if files else ""
+    kept = cache.remember(key, read) if cache and key else read()
+    return _Parts(*(tuple(Pair(source=s, target=t) for s, t in part) for part in json.loads(kept)))
 
 
 def _sample(pairs: Sequence[Pair], count: int | None, *, by_source: bool) -> list[Pair]:

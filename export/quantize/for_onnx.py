@@ -15,6 +15,8 @@ from edgekit.export.onnx_folder import read_folder, write_folder
 from edgekit.export.quantize.mixture import Mixture, wanted_weights
 from edgekit.export.quantize.modules import Node
 from edgekit.export.quantize.nodes import onnx_nodes
+from edgekit.export.quantize.onnx_outliers import balance_outliers
+from edgekit.export.quantize.onnx_pairs import fit_pairs
 from edgekit.export.quantize.onnx_weights import float_weights, quantized_weights
 from edgekit.export.to_onnx import write_model
 from edgekit.proof.golden import read_golden
@@ -44,6 +46,10 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
         tool = ONNXModel(model)
         tool.replace_gemm_with_matmul()  # onnxruntime would do it on the way, with names of its own
         model = tool.model
+        if _balances(asked) and calibration:
+            balance_outliers(model, read_golden(calibration).steps, dynamic=asked.scheme == "int8-dynamic")
+            onnx.save(model, path)
+            floats = float_weights(path)
         nodes = onnx_nodes(model)
         chosen = {asked.scheme: nodes} if asked.schemes is None else asked.select_nodes(nodes, floats)
         onnx.save(model, path)
@@ -64,6 +70,11 @@ def _compress_folder(source: Path, output: Path, asked: Mixture, calibration: Pa
             made[name] = onnx.load(quantized)
     write_folder(made, output)
     return max((each for each in evidences if each), key=lambda each: each.matrix_elements, default=None)
+
+
+def _balances(asked: Mixture) -> bool:
+    """Whether outliers are balanced: in files of one scheme, whose products read integers of 8 bits."""
+    return asked.schemes is None and asked.scheme in ("int8", "int8-dynamic")
 
 
 def _quantize(path: Path, scheme: str, nodes: Sequence[Node], calibration: Path | None) -> None:
@@ -90,16 +101,15 @@ def _load(source: Path) -> Any:
 
 
 def _quantize_dynamic(path: Path, nodes: Sequence[str]) -> None:
-    """`reduce_range`: weights use 7 of 8 bits: sums can saturate on x86 without VNNI (not tried: VNNI here)."""
+    """Weights use as many of 8 bits as sums of two products leave room for: see `fit_pairs`."""
     if nodes:  # an empty list means every operator
+        floats = float_weights(path)
         quantize_dynamic(
-            _load(path),
-            path,
-            nodes_to_quantize=list(nodes),
-            per_channel=True,
-            reduce_range=True,
-            weight_type=QuantType.QInt8,
+            _load(path), path, nodes_to_quantize=list(nodes), per_channel=True, weight_type=QuantType.QInt8
         )
+        model = onnx.load(path)
+        fit_pairs(model, floats)
+        onnx.save(model, path)
 
 
 def _quantize_table(path: Path, nodes: Sequence[str]) -> None:

@@ -6,12 +6,10 @@ row at row · width / 2 bytes, rounded down: in a table of odd width every secon
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools import flatbuffer_utils
 
 from edgekit.export.quantize.tflite_weights import EVEN
 from edgekit.export.tflite_edit import (
@@ -24,7 +22,6 @@ from edgekit.export.tflite_edit import (
     kind_of,
     make_operator,
 )
-from edgekit.export.tflite_writer import serialize
 
 _GATHER, _LOOKUP, _RESHAPE, _SLICE = (
     schema.BuiltinOperator.GATHER,
@@ -34,17 +31,16 @@ _GATHER, _LOOKUP, _RESHAPE, _SLICE = (
 )
 
 
-def prepare_tables(source: Path, output: Path, *, even_width: bool) -> None:
-    """Write `source` to `output` with each GATHER of rows from a constant float32 table as an EMBEDDING_LOOKUP.
+def prepare_tables(model: Any, *, even_width: bool) -> bool:
+    """Make each GATHER of rows from a constant float32 table an EMBEDDING_LOOKUP; whether there was anything to change.
 
     With `even_width`, tables of odd width get a column of zeros, which a SLICE takes from the rows again.
     """
-    model = flatbuffer_utils.read_model(str(source))
     changed = _rewrite(model, _is_gather, _lookup)
     if even_width and _rewrite(model, _is_odd_lookup, _widened):
         changed = True
         drop_unread_buffers(model)
-    output.write_bytes(serialize(model) if changed else source.read_bytes())
+    return changed
 
 
 def _rewrite(

@@ -32,6 +32,18 @@ def test_help_loads_no_framework_and_no_verb() -> None:
     modules = imported_by(code)
     assert not modules & {*FRAMEWORKS, "numpy", "pydantic", "tokenizers", "sqlalchemy", "jinja2"}
     assert not {f"edgekit.cli.{verb}" for verb in VERBS} & modules
+    assert not {"rich.markdown", "rich.traceback", "markdown_it", "pygments"} & modules
+
+
+def test_what_help_leaves_out_is_there_where_it_is_used() -> None:
+    code = (
+        "from edgekit.cli.help import load_help\nload_help()\n"
+        "import rich.console, typer.rich_utils as used\n"
+        "from rich.markdown import Markdown\nfrom rich.traceback import Traceback\n"
+        "assert type(used.Markdown('*a*')) is Markdown\n"
+        "assert used.Traceback.from_exception == Traceback.from_exception"
+    )
+    assert "rich.markdown" in imported_by(code)
 
 
 @pytest.mark.parametrize("verb", VERBS)

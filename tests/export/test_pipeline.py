@@ -263,8 +263,9 @@ def test_sigkill_at_any_moment_leaves_nothing_half_written(fresh: Path, delay_s:
 
 
 def test_ctrl_c_ends_the_workers_and_leaves_nothing(fresh: Path) -> None:
+    targets = "pt2,onnx,coreml"  # more than there are cores: what waits must not begin
     export = subprocess.Popen(
-        [*EDGEKIT, "export", "tiny", "--target", "pt2"], cwd=fresh, stderr=subprocess.PIPE, text=True
+        [*EDGEKIT, "export", "tiny", "--target", targets], cwd=fresh, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
     while not workers_of(fresh) and time.monotonic() < deadline:
