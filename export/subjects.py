@@ -171,7 +171,7 @@ class WriterSubject:
         self.sources: Mapping[Framework, SourceRef] = {
             framework: checkpoint_source(checkpoint.path, framework, self.task) for framework in FRAMEWORKS
         }
-        self._cache_samples = choose_cache_texts(checkpoint, cache=cache) if int8_cache else None
+        self._int8_cache = int8_cache
 
     @cached_property
     def _samples(self) -> WrittenSamples:
@@ -187,8 +187,8 @@ class WriterSubject:
         """Write the prompts and the texts to score, and golden ids."""
         steps, output = scratch / "texts.npz", str(scratch / bundles.GOLDEN)
         self._samples.write(steps)
-        if self._cache_samples:
-            self._cache_samples.write(scratch / CACHE_CALIBRATION)
+        if self._int8_cache:
+            choose_cache_texts(self.checkpoint).write(scratch / CACHE_CALIBRATION)
         write_tokens(scratch / bundles.TOKENS, self.checkpoint.processor.encode, self._cache)
         signatures = writer_signatures(self.checkpoint.config, self._prefill_lengths)
         source = self.sources[self.framework]

@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -58,37 +57,34 @@ def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS, *, cache: Ca
     processor, longest = checkpoint.processor, checkpoint.config.max_length
     translate = checkpoint.config.task == "translate"
     try:
-        parts = _read_parts(checkpoint, cache)
+        test, validation, train = _parts(checkpoint, cache)
     except (DataError, MissingExtraError) as error:
         made = [Pair(source=text if translate else "", target=text) for text in SAMPLE_TEXTS]
         texts = replace(_prompts(made, processor, longest, translate=translate), sources=(), references=())
         return WrittenSamples(texts=texts, population=0, origin="edgekit's own samples", note=f"not measured: {error}")
-    pairs = parts.test
-    chosen = _sample(pairs, count, by_source=translate)
+    chosen = _sample(test, count, by_source=translate)
     encoded = encode_pairs(chosen, processor, translate=translate, training=False)
     rows = zip(encoded.targets, encoded.sources or [[] for _ in encoded.targets], strict=True)
     scored = tuple(Prompt(ids=tuple(ids), source=tuple(source)) for ids, source in rows)
     texts = _prompts(chosen, processor, longest, translate=translate)
     missing = max(0, (count or 0) - len(texts.prompts))
-    others = _sample([*parts.validation, *parts.train], missing, by_source=translate)
+    others = _sample([*validation, *train], missing, by_source=translate)
     more = _prompts(others, processor, longest, translate=translate).prompts
     return WrittenSamples(
         texts=replace(texts, prompts=texts.prompts + more, scored=scored, size_bytes=encoded.size_bytes),
-        population=len({pair.source for pair in pairs} if translate else pairs),
+        population=len({pair.source for pair in test} if translate else test),
         origin=f"test part of {checkpoint.data.source if checkpoint.data else ''}",
         note="",
     )
 
 
-def choose_cache_texts(
-    checkpoint: Checkpoint, count: int = CACHE_TEXTS, *, cache: Cache | None = None
-) -> WrittenSamples:
+def choose_cache_texts(checkpoint: Checkpoint, count: int = CACHE_TEXTS) -> WrittenSamples:
     """Texts of the training part, to calibrate a quantized cache with.
 
     Raises RefusedError where the data can't be read again.
     """
     try:
-        train = _read_parts(checkpoint, cache).train
+        train = _parts(checkpoint, None)[-1]
     except (DataError, MissingExtraError) as error:
         raise RefusedError(f"a cache of int8 needs texts to see its range: {error}") from error
     translate = checkpoint.config.task == "translate"
@@ -104,25 +100,22 @@ def choose_cache_texts(
     )
 
 
-class _Parts(NamedTuple):
-    test: tuple[Pair, ...]
-    validation: tuple[Pair, ...]
-    train: tuple[Pair, ...]
-
-
-def _read_parts(checkpoint: Checkpoint, cache: Cache | None) -> _Parts:
+def _parts(checkpoint: Checkpoint, cache: Cache | None) -> list[tuple[Pair, ...]]:
+    """The parts of the checkpoint's data: test, validation, train."""
     data = checkpoint.data
     if data is None:
         raise DataError(f"the checkpoint {checkpoint.name} does not say what data it was trained on")
 
     def read() -> bytes:
         corpus = reload_corpus(data)
-        return json.dumps([[astuple(pair) for pair in getattr(corpus, part)] for part in _Parts._fields]).encode()
+        return json.dumps(
+            [list(map(astuple, part)) for part in (corpus.test, corpus.validation, corpus.train)]
+        ).encode()
 
     files = data_sha256(data) if cache else None
     key = cache_key("pairs", data=data.model_dump(mode="json"), files=files) if files else ""
-    kept = cache.remember(key, read) if cache and key else read()
-    return _Parts(*(tuple(Pair(source=s, target=t) for s, t in part) for part in json.loads(kept)))
+    kept = cache.remember(key, read) if cache and files else read()
+    return [tuple(Pair(source=source, target=target) for source, target in part) for part in json.loads(kept)]
 
 
 def _sample(pairs: Sequence[Pair], count: int | None, *, by_source: bool) -> list[Pair]:
