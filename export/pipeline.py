@@ -232,7 +232,8 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     fields: dict[str, Any] = {"op": "quantize-cache", "input": str(source), "target": plan.target.name}
     fields |= {"steps": str(session.scratch / CACHE_CALIBRATION), "signatures": _signatures(session, plan, known)}
     name = f"{plan.name}-cache"
-    packed = _run_job(session, Job.model_validate(fields | _paths(session, name, output)), name)
+    with session.slots.take(COMPRESS):
+        packed = _run_job(session, Job.model_validate(fields | _paths(session, name, output)), name)
     counts = {"operators": packed.details.operators, "seconds": _seconds(made) + _seconds(packed)}
     details = made.details.model_copy(update=counts)
     return made.model_copy(update={"details": details, "cached": made.cached and packed.cached})
