@@ -111,7 +111,7 @@ def _watch(model: Any, products: list[list[Any]], steps: Sequence[Step]) -> tupl
 
 def _watched(model: Any, subgraph: Any, products: list[Any]) -> dict[str, int]:
     """What is watched of one subgraph: a name for the output, and the tensor."""
-    norms = [op for op in subgraph.operators if code_of(model, op.opcodeIndex) == _RSQRT]
+    norms = [op for op in subgraph.operators if kind_of(model, op) == _RSQRT]
     return {
         **{f"{_PREFIX}in_{i}": int(operator.inputs[0]) for i, operator in enumerate(products)},
         **{f"{_PREFIX}out_{i}": int(operator.outputs[0]) for i, operator in enumerate(products)},
