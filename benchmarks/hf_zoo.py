@@ -58,9 +58,9 @@ _VIT = {name: value for name, value in _TEXT.items() if name != "max_position_em
 #: said below the table: what passed without any change that could have made it pass
 BY_CHANCE = (
     "Tokenizers are learnt anew in each run and give texts other ids, so labels that change among near-ties pass or "
-    "fail by the draw: CamemBERT, coreml int8-weight (then 2 of 24 labels, now 1) and XLM-R, tflite int8-dynamic (2, now 0) "
-    "failed in the run before this one, and were not mended. Only DeBERTa-v2, MPNet, CamemBERT, XLM-R and ViT were "
-    "measured since int8 balances outliers."
+    "fail by the draw: CamemBERT, coreml int8-weight (then 2 of 24 labels, now 1) and XLM-R, tflite int8-dynamic "
+    "(2, now 0) failed in the run before this one, and were not mended. Only DeBERTa-v2, MPNet, CamemBERT, XLM-R and "
+    "ViT were measured since int8 balances outliers."
 )
 #: name → title, transformers' configuration, its options
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
