@@ -32,6 +32,9 @@ _ENTRY, _FILES, _VALUE, _TAG = "entry.json", "files", "value", "CACHEDIR.TAG"
 _TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Results that edgekit makes again where they are missing.\n"
 _UNITS = {"gb": 10**9, "mb": 10**6, "kb": 10**3, "b": 1}
 _CHUNK_BYTES = 1 << 20
+#: times its size that must be free where an entry goes: the last room on a disk is for the outputs themselves
+_LEAST_FREE = 4
+_LOCK_S = 30
 
 OnRemark = Callable[[str], None]
 
@@ -128,9 +131,12 @@ class Cache:
 
     def _write(self, key: str, files: Mapping[str, Path]) -> None:
         final = self._path(key)
-        if sum(file.stat().st_size for path in files.values() for _, file in _walk(path)) > self.max_bytes:
+        size = sum(file.stat().st_size for path in files.values() for _, file in _walk(path))
+        if size > self.max_bytes:
             return
         with scratch_directory(self.folder) as scratch:
+            if shutil.disk_usage(scratch).free < _LEAST_FREE * size:
+                raise OutputError("the disk is nearly full")
             new = scratch / "entry"
             (new / _FILES).mkdir(parents=True)
             records = {}
@@ -140,7 +146,7 @@ class Cache:
                     records[full] = _copy(file, new / _FILES / full)
             (new / _ENTRY).write_text(_Entry(files=records).model_dump_json(), encoding="utf-8")
             (self.folder / _TAG).write_text(_TAG_TEXT)
-            with FileLock(self.folder / "lock"):
+            with FileLock(self.folder / "lock", timeout=_LOCK_S):  # held for a moment, or by one that was stopped
                 self._make_room(sum(record.size_bytes for record in records.values()))
                 final.parent.mkdir(parents=True, exist_ok=True)
                 if final.exists() and not (final / _ENTRY).exists():

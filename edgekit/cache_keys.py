@@ -56,7 +56,8 @@ def environment_sha256() -> str:
     folders = [folder for folder in sys.path if folder.endswith("-packages") and Path(folder).is_dir()]
     installed = sorted({entry.name for folder in folders for entry in os.scandir(folder) if _is_info(entry)})
     machine = [platform.system(), platform.machine(), _processor(), sorted(cpu_flags())]
-    return hashlib.sha256(json.dumps([sys.version, machine, installed]).encode()).hexdigest()
+    python = [sys.version, os.environ.get("PYTHONPATH", "")]
+    return hashlib.sha256(json.dumps([python, machine, installed]).encode()).hexdigest()
 
 
 def _is_info(entry: os.DirEntry[str]) -> bool:

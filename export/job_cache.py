@@ -15,7 +15,8 @@ from edgekit.export.jobs import Job, JobResult
 from edgekit.export.worker import ENVIRONMENT
 from edgekit.export.workers import run_worker
 
-_READ = ("input", "steps", "texts", "calibration")
+#: fields of a job that name a file or folder whose content it reads
+READ = ("input", "steps", "texts", "calibration")
 _RESULT, _LOG, _OUTPUT = "result.json", "log.txt", "output"
 
 
@@ -48,10 +49,10 @@ def job_key(job: Job) -> str | None:
     """The key of what a job makes; None where code that edgekit can't see has a part in it."""
     if job.source and (job.source.kind == "factory" or job.source.options.trust_remote_code):
         return None  # its modules import others, whose changes no hash of one file shows
-    fields = job.model_dump(mode="json", exclude={"result", "output", *_READ})
+    fields = job.model_dump(mode="json", exclude={"result", "output", *READ})
     if job.source:
         del fields["source"]["path"]  # its content's hash stays
-    read = {name: tree_sha256(Path(path)) for name in _READ if (path := getattr(job, name))}
+    read = {name: tree_sha256(Path(path)) for name in READ if (path := getattr(job, name))}
     settings = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}  # the user's, which win
     return cache_key("job", job=fields, read=read, output=Path(job.output).name, settings=settings)
 

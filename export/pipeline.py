@@ -104,7 +104,7 @@ def export_checkpoint(
     """
     _check_plans(plans, checkpoint)
     if calibration is None and any(plan.calibrated for plan in plans):
-        calibration = choose_calibration(checkpoint)
+        calibration = choose_calibration(checkpoint, cache=cache)
     subject: Subject
     if checkpoint.config.task == "classify":
         subject = CheckpointSubject(checkpoint, eval_samples=eval_samples, calibration=calibration, cache=cache)
@@ -232,7 +232,8 @@ def _convert(session: _Session, plan: PlannedExport, folder: Path, reference: Fu
     fields: dict[str, Any] = {"op": "quantize-cache", "input": str(source), "target": plan.target.name}
     fields |= {"steps": str(session.scratch / CACHE_CALIBRATION), "signatures": _signatures(session, plan, known)}
     name = f"{plan.name}-cache"
-    packed = _run_job(session, Job.model_validate(fields | _paths(session, name, output)), name)
+    with session.slots.take(COMPRESS):
+        packed = _run_job(session, Job.model_validate(fields | _paths(session, name, output)), name)
     counts = {"operators": packed.details.operators, "seconds": _seconds(made) + _seconds(packed)}
     details = made.details.model_copy(update=counts)
     return made.model_copy(update={"details": details, "cached": made.cached and packed.cached})

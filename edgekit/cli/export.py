@@ -229,7 +229,7 @@ def run_export(
 
     from edgekit.export.pipeline import export_checkpoint, export_subject
 
-    calibration = None if foreign else _calibrate(loaded, plans, calibration_data, num_calibration_samples)
+    calibration = None if foreign else _calibrate(loaded, plans, calibration_data, num_calibration_samples, cache)
     with ExportProgress([plan.name for plan in plans]) as progress:
         if foreign:
             outcomes = export_subject(
@@ -309,7 +309,7 @@ def _coreml_options(target: str | None, lengths: tuple[int, ...], **others: Any)
 
 
 def _calibrate(
-    checkpoint: "Checkpoint", plans: "list[PlannedExport]", data: Path | None, samples: int
+    checkpoint: "Checkpoint", plans: "list[PlannedExport]", data: Path | None, samples: int, cache: "Cache | None"
 ) -> "Calibration | None":
     """The texts that schemes with fixed ranges are calibrated with; None where no plan has such a scheme."""
     from edgekit.cli.output import stderr
@@ -322,7 +322,7 @@ def _calibrate(
             wanted = " or ".join(sorted(CALIBRATED))
             raise RefusedError(f"--calibration-data has no use here: only {wanted} are calibrated")
         return None
-    calibration = choose_calibration(checkpoint, data=data, samples=samples)
+    calibration = choose_calibration(checkpoint, data=data, samples=samples, cache=cache)
     for remark in calibration.record.remarks:
         stderr.print(f"edgekit: warning: {remark}", markup=False)
     return calibration

@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from edgekit.checkpoint import Checkpoint
+from edgekit.bundle import file_sha256
+from edgekit.cache import Cache
+from edgekit.cache_keys import cache_key
+from edgekit.checkpoint import Checkpoint, content_sha256
 from edgekit.errors import DataError, MissingExtraError, RefusedError
 from edgekit.proof.golden import Golden, text_steps, write_golden
 from edgekit.proof.samples import stratified_sample
 from edgekit.sources.checkpoint import SIGNATURE
-from edgekit.text.datasets import Example, reload_data
+from edgekit.text.datasets import Example, data_sha256, reload_data
 from edgekit.text.processor import Processor
 from edgekit.text.readers import read_file
 
@@ -57,28 +60,36 @@ class Calibration:
         write_golden(path, Golden(steps=steps, labels=np.full(len(steps), -1, np.int32)))
 
 
+class _Chosen(BaseModel):
+    """The texts, where they are from, and the divergences of a CalibrationRecord."""
+
+    origin: str
+    texts: tuple[str, ...]
+    divergences: tuple[float, float] | None
+
+
 def choose_calibration(
-    checkpoint: Checkpoint, *, data: Path | None = None, samples: int = DEFAULT_SAMPLES
+    checkpoint: Checkpoint, *, data: Path | None = None, samples: int = DEFAULT_SAMPLES, cache: Cache | None = None
 ) -> Calibration:
     """Choose `samples` texts, always the same: of the file `data`, or of the training part of the checkpoint's data.
 
     Fewer where there are no more, which the record's remarks say, as they do where the texts' tokens are unlike the
-    data's. Raises RefusedError for less than one sample, DataError for data that is empty or can't be read.
+    data's. What is in `cache` is not chosen again. Raises RefusedError for less than one sample, DataError for data
+    that is empty or can't be read.
     """
     if samples < 1:
         raise RefusedError(f"--num-calibration-samples {samples}: calibration needs at least one text")
-    own = _own_texts(checkpoint)
-    if data is None and isinstance(own, str):
-        raise DataError(f"{own}; give texts to calibrate with: --calibration-data FILE")
-    if data is None:
-        origin = f"training part of {checkpoint.data.source if checkpoint.data else ''}"
-        texts = [e.text for e in stratified_sample([e for e in own if isinstance(e, Example)], samples)]
+    key = _key(checkpoint, data, samples) if cache else None
+    if cache and key:
+        kept = cache.remember(key, lambda: _choose(checkpoint, data, samples).model_dump_json().encode())
+        chosen = _Chosen.model_validate_json(kept)
     else:
-        origin, texts = str(data), _texts_of(checkpoint, data, samples)
+        chosen = _choose(checkpoint, data, samples)
+    origin, texts = chosen.origin, chosen.texts
     encoded = checkpoint.processor.encode(texts)
     ids, mask = checkpoint.processor.encode_padded(texts, checkpoint.config.max_length)
     lengths = sorted(len(row) for row in encoded)
-    divergence, usual = (None, None) if isinstance(own, str) else _divergences(checkpoint.processor, own, texts)
+    divergence, usual = chosen.divergences or (None, None)
     return Calibration(
         ids=ids,
         mask=mask,
@@ -92,6 +103,35 @@ def choose_calibration(
             remarks=tuple(_remarks(origin, samples, len(texts), divergence, usual)),
         ),
     )
+
+
+def _key(checkpoint: Checkpoint, data: Path | None, samples: int) -> str | None:
+    """The key of the choice; None where the checkpoint's own data is not there to compare with."""
+    own = data_sha256(checkpoint.data) if checkpoint.data else None
+    given = data.expanduser() if data else None
+    if checkpoint.data is None or own is None or (given and not given.is_file()):
+        return None
+    return cache_key(
+        "calibration",
+        checkpoint=content_sha256(checkpoint.path),
+        data=checkpoint.data.model_dump(mode="json"),
+        files=own,
+        given=[str(data), file_sha256(given)] if given else None,
+        samples=samples,
+    )
+
+
+def _choose(checkpoint: Checkpoint, data: Path | None, samples: int) -> _Chosen:
+    own = _own_texts(checkpoint)
+    if data is None and isinstance(own, str):
+        raise DataError(f"{own}; give texts to calibrate with: --calibration-data FILE")
+    if data is None:
+        origin = f"training part of {checkpoint.data.source if checkpoint.data else ''}"
+        texts = [e.text for e in stratified_sample([e for e in own if isinstance(e, Example)], samples)]
+    else:
+        origin, texts = str(data), _texts_of(checkpoint, data, samples)
+    divergences = None if isinstance(own, str) else _divergences(checkpoint.processor, own, texts)
+    return _Chosen(origin=origin, texts=tuple(texts), divergences=divergences)
 
 
 def _own_texts(checkpoint: Checkpoint) -> tuple[Example, ...] | str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgekit.bundle import check_files, open_bundle
-from edgekit.export.job_cache import job_key
+from edgekit.export.job_cache import READ, job_key
 from edgekit.export.jobs import Job
 from edgekit.program import SourceOptions, SourceRef
 from tests.conftest import lacking
@@ -105,7 +105,7 @@ def test_a_full_disk_under_the_cache_is_a_warning(tmp_path: Path) -> None:
     (outcome,), _, warnings = export(tmp_path, "--target", "pt2", before=(*isolate, "sh", "-c", mounted, "sh", "-"))
     assert outcome["ok"]
     assert len(warnings) == 1
-    assert "disk is full" in warnings[0]
+    assert "disk is nearly full" in warnings[0]
 
 
 def test_a_job_is_known_by_content_not_by_place(tmp_path: Path) -> None:
@@ -122,6 +122,10 @@ def test_a_job_is_known_by_content_not_by_place(tmp_path: Path) -> None:
     assert len(keys) == 3
     assert job_key(job("a", "one", kind="factory")) is None
     assert job_key(job("a", "one", options=SourceOptions(trust_remote_code=True))) is None
+
+
+def test_every_file_that_a_job_reads_has_a_part() -> None:
+    assert {name for name, each in Job.model_fields.items() if each.annotation == (str | None)} == set(READ)
 
 
 def test_what_the_user_sets_for_workers_has_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
