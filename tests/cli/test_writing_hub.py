@@ -11,6 +11,7 @@ import transformers
 
 from edgekit.bundle import TextEnds, check_files, open_bundle
 from edgekit.export.snippets import python_snippet
+from edgekit.program import HUB_WRITERS, Task
 from tests.cli.conftest import Edgekit
 from tests.hub_models import save_sentence_pieces, save_tokenizer
 from tests.model.test_hub_writers import build
@@ -18,10 +19,11 @@ from tests.model.test_hub_writers import build
 LONGEST, TOKENS = 24, 9
 
 
-def export(edgekit: Edgekit, folder: Path, task: str) -> Path:
+def export(edgekit: Edgekit, folder: Path, task: Task) -> Path:
     argv = ("--task", task, "--sequence-length", str(LONGEST), "--target", "onnx", "--eval-samples", "4")
     shown = edgekit("export", f"hf:{folder}", *argv)
     assert shown.code == 0, shown.err
+    assert f"Next: edgekit {HUB_WRITERS[task]} bundles" in shown.err
     path = Path("bundles").absolute() / f"{folder.name}.onnx-none.edgekit"
     check_files(open_bundle(path))
     written = open_bundle(path).manifest.written
