@@ -119,6 +119,17 @@ class WrittenTexts(_Record):
     note: str = ""
 
 
+class TextEnds(_Record):
+    """How texts of another's model that writes begin and end, in token ids, as its configuration has them.
+
+    `begin_ids` is what a translation begins with, or an empty text to go on from, where the tokenizer puts nothing
+    before it; empty where the model does not say. Any of `stop_ids` ends a text.
+    """
+
+    begin_ids: tuple[int, ...]
+    stop_ids: tuple[int, ...]
+
+
 class LeftOperator(_Record):
     """Operators of one kind that a compiler left to the CPU: how many, the outputs of some of them, and why."""
 
@@ -160,9 +171,10 @@ class Manifest(_Record):
 
     `scheme_details` tells what the scheme became in this target, as counted; `rewrites` are those of `export
     --rewrite`; `requires` what the file needs to run; `target_options` what was asked of this target alone (the oldest
-    iOS, sequence lengths, …); `written` what a model that writes wrote; `compiled` what device the file was compiled
-    for, if it was. `proven_before` is the day of the proof, where the export took it from its cache: the same bytes,
-    run on the same golden data by the same runtime on the same machine.
+    iOS, sequence lengths, …); `written` what a model that writes wrote; `text_ends` where its texts begin and end, None
+    for edgekit's own; `compiled` what device the file was compiled for, if it was. `proven_before` is the day of the
+    proof, where the export took it from its cache: the same bytes, run on the same golden data by the same runtime on
+    the same machine.
     """
 
     edgekit: Literal[1] = 1
@@ -185,6 +197,7 @@ class Manifest(_Record):
     proven_before: str = ""
     golden_texts: str
     written: WrittenTexts | None = None
+    text_ends: TextEnds | None = None
     compiled: CompiledFor | None = None
     files: dict[str, FileRecord]
 

@@ -5,16 +5,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from edgekit.bundle import MANIFEST, TOKENIZER, Bundle, open_bundle
+from edgekit.bundle import MANIFEST, TOKENIZER, Bundle, TextEnds, open_bundle
 from edgekit.checkpoint import load_checkpoint
-from edgekit.errors import DataError, RefusedError
+from edgekit.errors import BundleError, DataError, RefusedError
+from edgekit.program import HUB_WRITERS, Task
 from edgekit.proof.writing import Prompt, RunWriter, WritingSettings, WrittenText, context_of, run_here, write_texts
+from edgekit.text.hub_tokenizer import HubTokenizer
 from edgekit.text.processor import BOS_ID, EOS_ID, Processor
 from edgekit.text.streaming import TextStream
 
 WritingTask = Literal["generate", "translate"]
 #: the number of a text, and what follows it
 OnText = Callable[[int, str], None]
+_OWN_ENDS = TextEnds(begin_ids=(BOS_ID,), stop_ids=(EOS_ID,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,19 +26,37 @@ class TextWriter:
 
     name: str
     task: WritingTask
-    processor: Processor
-    stop_ids: tuple[int, ...]
+    processor: Processor | HubTokenizer
+    ends: TextEnds
     run: RunWriter
     context: int | None
 
     def prompt(self, text: str) -> Prompt:
-        """What the model reads of a text; raises DataError for an empty one to translate."""
-        ids = tuple(self.processor.encode_uncut([text])[0])
-        if self.task == "generate":
-            return Prompt(ids=(BOS_ID, *ids))
-        if not text.strip():
-            raise DataError("there is no text to translate: it is empty")
-        return Prompt(ids=(BOS_ID,), source=(BOS_ID, *ids))
+        """What the model reads of a text; raises DataError for an empty one to translate, or that has no beginning."""
+        if self.task == "translate":
+            if not text.strip():
+                raise DataError("there is no text to translate: it is empty")
+            return Prompt(ids=self.ends.begin_ids, source=self._ids(text))
+        ids = self._ids(text)
+        while ids and ids[-1] in self.ends.stop_ids:  # what some tokenizers put behind a text, which is to go on
+            ids = ids[:-1]
+        if not ids and not self.ends.begin_ids:
+            raise DataError(f"the text is empty, and {self.name} does not say how a text begins: give it a word")
+        return Prompt(ids=ids or self.ends.begin_ids)
+
+    def unknown_parts(self, text: str) -> tuple[str, ...]:
+        """The parts of a text that the tokenizer has no token for, each once."""
+        return self.processor.encode_whole(text)[1] if isinstance(self.processor, HubTokenizer) else ()
+
+    @property
+    def unknown_token(self) -> str:
+        """What the model reads in their place."""
+        return self.processor.unknown[1] if isinstance(self.processor, HubTokenizer) else ""
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        if isinstance(self.processor, HubTokenizer):
+            return self.processor.encode_whole(text)[0]
+        return (BOS_ID, *self.processor.encode_uncut([text])[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +88,7 @@ def open_writer(path: Path, task: WritingTask, *, num_threads: int = 1) -> TextW
         name=checkpoint.name,
         task=task,
         processor=checkpoint.processor,
-        stop_ids=(EOS_ID,),
+        ends=_OWN_ENDS,
         run=run,
         context=checkpoint.config.max_length,
     )
@@ -76,21 +97,26 @@ def open_writer(path: Path, task: WritingTask, *, num_threads: int = 1) -> TextW
 def bundle_writer(bundle: Bundle, task: WritingTask, run: RunWriter) -> TextWriter:
     """The writer of a bundle that `run` runs; raises RefusedError for a bundle of another task."""
     _check_task(str(bundle.path), bundle.manifest.task, task)
+    foreign = bundle.manifest.source.kind == "huggingface"
+    ends = bundle.manifest.text_ends if foreign else _OWN_ENDS
+    if ends is None:
+        raise BundleError(f"{bundle.path} does not say how its texts begin and end: export it again")
     return TextWriter(
         name=bundle.manifest.name,
         task=task,
-        processor=Processor.load(bundle.path / TOKENIZER),
-        stop_ids=(EOS_ID,),
+        processor=(HubTokenizer if foreign else Processor).load(bundle.path / TOKENIZER),
+        ends=ends,
         run=run,
         context=context_of(bundle.manifest.signatures),
     )
 
 
-def _check_task(name: str, found: str, wanted: WritingTask) -> None:
-    if found == wanted:
+def _check_task(name: str, found: Task, wanted: WritingTask) -> None:
+    own = HUB_WRITERS.get(found, found)
+    if own == wanted:
         return
     verbs = {"generate": "generate", "translate": "translate", "classify": "predict", "text-classification": "predict"}
-    way = f"use `edgekit {verbs[found]}`" if found in verbs else "its README.md shows its call"
+    way = f"use `edgekit {verbs[own]}`" if own in verbs else "its README.md shows its call"
     raise RefusedError(f"{name} is of the task {found}, not {wanted}: {way}")
 
 
@@ -109,7 +135,7 @@ def write_after(
         if piece and on_text:
             on_text(number, piece)
 
-    chosen = replace(settings, stop_ids=(*settings.stop_ids, *writer.stop_ids), context=writer.context)
+    chosen = replace(settings, stop_ids=(*settings.stop_ids, *writer.ends.stop_ids), context=writer.context)
     found = write_texts(writer.run, prompts, chosen, on_token=take if on_text else None)
     if on_text:
         for number, stream in enumerate(streams):

@@ -374,6 +374,7 @@ def _fill_bundle(
         accuracy=proven.proof.accuracy,
         proven_before=proven.before,
         written=proven.proof.written,
+        text_ends=reference.text_ends,
         golden_texts=reference.origin,
     )
 

@@ -5,14 +5,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from edgekit.bundle import TOKENIZER, TOKENS
+from edgekit.bundle import TOKENIZER, TOKENS, TextEnds
 from edgekit.errors import RefusedError
 from edgekit.export.prepare import Texts
-from edgekit.export.prepare_hub import adopt_tokenizer, load_tokenizer
+from edgekit.export.prepare_hub import load_tokenizer
 from edgekit.program import ModelTask, Program, Signature, SourceRef
 from edgekit.proof.golden_texts import GoldenTexts
 from edgekit.proof.tokens import write_tokens
 from edgekit.proof.writing import Prompt
+from edgekit.text.hub_tokenizer import HubTokenizer
 
 SHAPE = "writer.json"
 #: tokens that follow the beginning of a text
@@ -20,7 +21,7 @@ NEW_TOKENS = 32
 
 
 class PreparedWriter(BaseModel):
-    """What only the loaded model tells: the sizes of its cache, its signatures, and where the texts are from."""
+    """What only the loaded model tells: the sizes of its cache, signatures, ends of texts; and where those are from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,6 +34,7 @@ class PreparedWriter(BaseModel):
     kv_heads: int
     head_dim: int
     signatures: tuple[Signature, ...]
+    text_ends: TextEnds
     origin: str
 
 
@@ -46,18 +48,18 @@ def prepare_writer(source: SourceRef, program: Program, texts: Path, folder: Pat
     model, shape = program.module.model.model, program.module.model.config
     own = load_tokenizer(Path(source.path), trust_remote_code=source.options.trust_remote_code)
     longest = shape.max_length
-    adopt_tokenizer(own, model.config, longest).save(folder / TOKENIZER)
+    HubTokenizer.adopt(own.backend_tokenizer.to_str(), longest).save(folder / TOKENIZER)
     write_tokens(
         folder / TOKENS, lambda given: [own(text, truncation=True, max_length=longest)["input_ids"] for text in given]
     )
     sizes = {name: getattr(shape, name) for name in PreparedWriter.model_fields if hasattr(shape, name)}
-    prepared = PreparedWriter(**sizes, signatures=program.signatures, origin=asked.origin)
+    ends = TextEnds(begin_ids=_begin_ids(model, shape.task), stop_ids=_ids(model, "eos_token_id"))
+    prepared = PreparedWriter(**sizes, signatures=program.signatures, text_ends=ends, origin=asked.origin)
     (folder / SHAPE).write_text(prepared.model_dump_json(), encoding="utf-8")
-    stop_ids = _ids(model, "eos_token_id")
+    stop_ids = ends.stop_ids
     encoded = [own(text, truncation=True, max_length=longest)["input_ids"] for text in asked.samples]
     if shape.task == "translate":
-        begin = _ids(model, "decoder_start_token_id")[:1]
-        prompts = [Prompt(ids=begin, source=tuple(ids)) for ids in encoded if ids]
+        prompts = [Prompt(ids=ends.begin_ids, source=tuple(ids)) for ids in encoded if ids]
     else:
         halves = [[i for i in ids if i not in stop_ids or i == ids[0]] for ids in encoded]
         prompts = [Prompt(ids=tuple(ids[: max(1, min(len(ids), longest) // 2)])) for ids in halves if ids]
@@ -65,10 +67,24 @@ def prepare_writer(source: SourceRef, program: Program, texts: Path, folder: Pat
     return GoldenTexts(prompts=tuple(prompts), max_new_tokens=new, stop_ids=stop_ids, foreign=True)
 
 
+def _begin_ids(model: Any, task: ModelTask) -> tuple[int, ...]:
+    """What a translation, or an empty text to go on from, begins with; a forced first token is part of it."""
+    if task == "generate":
+        return _named_ids(model, "bos_token_id")[:1]
+    return (*_ids(model, "decoder_start_token_id")[:1], *_named_ids(model, "forced_bos_token_id")[:1])
+
+
 def _ids(model: Any, name: str) -> tuple[int, ...]:
-    """Token ids that the model's generation settings, or its configuration, name."""
+    """Token ids that the model must name; raises RefusedError where it does not."""
+    if found := _named_ids(model, name):
+        return found
+    raise RefusedError(f"the configuration of {model.config.model_type} has no {name}: set it in config.json")
+
+
+def _named_ids(model: Any, name: str) -> tuple[int, ...]:
+    """Token ids that the model's generation settings, or its configuration, name; empty where neither does."""
     for config in (getattr(model, "generation_config", None), model.config):
         found = getattr(config, name, None)
         if found is not None:
             return tuple(map(int, found)) if isinstance(found, (list, tuple)) else (int(found),)
-    raise RefusedError(f"the configuration of {model.config.model_type} has no {name}: set it in config.json")
+    return ()

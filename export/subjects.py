@@ -18,6 +18,7 @@ from edgekit.export.plan import PlannedExport
 from edgekit.export.prepare import CALIBRATION, Texts, read_prepared
 from edgekit.export.prepare_writer import SHAPE, PreparedWriter
 from edgekit.export.quantize.calibration import Calibration, CalibrationRecord
+from edgekit.export.targets import TARGETS
 from edgekit.export.writer_forms import target_signatures
 from edgekit.model.rewrites import rewrite_signature
 from edgekit.program import FRAMEWORKS, Framework, Signature, SourceRef, Task
@@ -46,6 +47,7 @@ class Reference:
     population: int
     note: str
     calibration: CalibrationRecord | None = None
+    text_ends: bundles.TextEnds | None = None
 
 
 def planned_signature(own: Signature, plan: PlannedExport) -> Signature:
@@ -287,16 +289,28 @@ class HubWriterSubject:
     def read(self, scratch: Path) -> Reference:
         """What the worker found when it ran the source."""
         folder = scratch / "prepared"
-        origin = self._found(folder).origin
+        found = self._found(folder)
         return Reference(
-            golden=folder / bundles.GOLDEN, signature=None, labels=(), origin=origin, population=0, note=UNLABELLED
+            golden=folder / bundles.GOLDEN,
+            signature=None,
+            labels=(),
+            origin=found.origin,
+            population=0,
+            note=UNLABELLED,
+            text_ends=found.text_ends,
         )
 
     def place(self, scratch: Path, folder: Path) -> None:
-        """Copy tokenizer and golden ids, and the model's own configuration, which other runtimes read."""
+        """Copy tokenizer and golden ids, and the model's own configuration, which other runtimes read.
+
+        It goes into a folder of ONNX graphs, which is then one of Optimum's; else beside the file.
+        """
         for name in (bundles.TOKENIZER, bundles.TOKENS):
             shutil.copyfile(scratch / "prepared" / name, folder / name)
-        shutil.copyfile(Path(self.sources[self.framework].path) / "config.json", folder / "config.json")
+        source, graphs = Path(self.sources[self.framework].path), folder / TARGETS["onnx"].file
+        for name in ("config.json", "generation_config.json"):
+            if (source / name).is_file():
+                shutil.copyfile(source / name, (graphs if graphs.is_dir() else folder) / name)
 
     def _found(self, folder: Path) -> PreparedWriter:
         return PreparedWriter.model_validate_json((folder / SHAPE).read_bytes())

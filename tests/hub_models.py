@@ -45,6 +45,22 @@ def _vocabulary(size: int = 90) -> dict[str, int]:
     return {piece: index for index, piece in enumerate(tuple(pieces)[:size])}
 
 
+def save_sentence_pieces(folder: Path, *, max_length: int = 24) -> int:
+    """A tokenizer of word pieces with their spaces, as T5's; returns how many ids it has."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=60, special_tokens=special, unk_token="<unk>", show_progress=False)
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **names).save_pretrained(folder)
+    return int(tokenizer.get_vocab_size())
+
+
 def save_bert(folder: Path, auto: str, *, padding: bool = True, **options: Any) -> Path:
     """A BERT of one small layer for a task, `auto` being transformers' class for it."""
     import torch

@@ -29,11 +29,12 @@ def run_generate(
     device: writing.DeviceName = "local",
     as_json: writing.AsJson = False,
 ) -> None:
-    """Write what follows a text, with a model that was trained with --task generate.
+    """Write what follows a text, with a model that was trained with --task generate, or one of Hugging Face.
 
     The text appears as it is written; the speed comes last, on stderr. A bundle runs in its own runtime, here or on a
-    board or phone, where the loop from token to token runs too; a checkpoint runs in its framework. By default the
-    likeliest token is taken at each step: --temperature, --top-k and --top-p choose by chance, the same for a --seed.
+    board or phone, where the loop from token to token runs too; a checkpoint runs in its framework; a model of Hugging
+    Face is exported first. By default the likeliest token is taken at each step: --temperature, --top-k and --top-p
+    choose by chance, the same for a --seed.
     An empty text lets the model begin by itself. A text that fills the context ends there, or --on-long-prompt slide
     forgets the oldest half and goes on. Ctrl-C keeps what was written (exit code 130).
 

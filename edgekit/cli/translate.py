@@ -25,12 +25,13 @@ def run_translate(
     device: writing.DeviceName = "local",
     as_json: writing.AsJson = False,
 ) -> None:
-    """Translate texts, with a model that was trained with --task translate.
+    """Translate texts, with a model that was trained with --task translate, or one of Hugging Face.
 
     A translation appears as it is written; the speed comes last, on stderr. A bundle runs in its own runtime, here or
-    on a board or phone, where the loop from token to token runs too; a checkpoint runs in its framework. By default
-    the likeliest token is taken at each step; --num-beams looks for the likeliest translation as a whole. A text that
-    is longer than the model reads is refused. Ctrl-C keeps what was written (exit code 130).
+    on a board or phone, where the loop from token to token runs too; a checkpoint runs in its framework; a model of
+    Hugging Face is exported first. By default the likeliest token is taken at each step; --num-beams looks for the
+    likeliest translation as a whole. A text that is longer than the model reads is refused. Ctrl-C keeps what was
+    written (exit code 130).
 
     Examples:
 

@@ -35,6 +35,9 @@ NumThreads = Annotated[int, typer.Option(min=1, help="Threads of the runtime.")]
 DeviceName = Annotated[str, typer.Option(help="local, ssh:user@host[:port], adb:SERIAL, or a name of devices.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, when all is written.")]
 
+#: unknown parts of a text that are named
+_PARTS = 5
+
 
 def parse_long_prompt(value: str) -> "LongPrompt":
     """What to do with a text that is longer than the context; a usage error for anything else."""
@@ -95,6 +98,8 @@ def write_and_show(
     check_beams(settings)
     shown = _Shown(len(texts), silent=as_json)
     with _opened(source, task, device=device, num_threads=num_threads) as writer, shown:
+        for line in _unknown(writer, texts):
+            stderr.print(line, markup=False)
         try:
             results = write_after(writer, texts, settings, on_text=shown.take)
         except KeyboardInterrupt:
@@ -159,6 +164,17 @@ def _opened(source: Path, task: "WritingTask", *, device: str, num_threads: int)
     bundle = open_bundle(source)
     with open_device(device) as there:
         yield bundle_writer(bundle, task, run_there(there, bundle, num_threads=num_threads))
+
+
+def _unknown(writer: "TextWriter", texts: Sequence[str]) -> Iterator[str]:
+    """A line for each text with parts that the model can't read."""
+    for number, text in enumerate(texts):
+        if parts := writer.unknown_parts(text):
+            where = f"text {number + 1}" if len(texts) > 1 else "the text"
+            more = f" and {len(parts) - _PARTS} more" if len(parts) > _PARTS else ""
+            named = ", ".join(repr(part) for part in parts[:_PARTS])
+            reads = f"the model reads {writer.unknown_token} there"
+            yield f"The tokenizer has no token for {named}{more} in {where}: {reads}"
 
 
 def _as_json(result: "TextResult") -> dict[str, Any]:

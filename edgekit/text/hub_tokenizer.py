@@ -1,6 +1,8 @@
 """Any tokenizer.json of the `tokenizers` library: texts to ids and mask, for bundles of foreign models."""
 
+import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,10 +30,13 @@ class HubTokenizer:
             raise BundleError(f"{path} is not a tokenizer: {str(error).splitlines()[0]}") from error
 
     @classmethod
-    def adopt(cls, serialized: str, length: int, *, pad_id: int, pad_token: str) -> Self:
-        """Take a tokenizer as tokenizer.json has it, and give it a length and padding to the right."""
+    def adopt(cls, serialized: str, length: int, *, pad_id: int | None = None, pad_token: str = "") -> Self:
+        """Take a tokenizer as tokenizer.json has it, and give it a length, and padding to the right with `pad_id`."""
         tokenizer = Tokenizer.from_str(serialized)
         tokenizer.enable_truncation(length)
+        if pad_id is None:
+            tokenizer.no_padding()
+            return cls(tokenizer)
         tokenizer.enable_padding(length=length, pad_id=pad_id, pad_token=pad_token, direction="right")
         return cls(tokenizer)
 
@@ -55,6 +60,38 @@ class HubTokenizer:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, special tokens and cut included, padding not."""
         return [[i for i, real in zip(e.ids, e.attention_mask, strict=True) if real] for e in self._encoded(texts)]
+
+    def encode_whole(self, text: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """All ids of a text, special tokens included; and the parts of it that have no token, each once.
+
+        Raises DataError for a string that is not valid Unicode (a lone surrogate).
+        """
+        try:
+            found = self._uncut.encode(text)
+        except (TypeError, UnicodeEncodeError) as error:
+            raise DataError("can't tokenize a text that is not valid Unicode") from error
+        parts = [
+            text[start:end]
+            for token, (start, end) in zip(found.ids, found.offsets, strict=True)
+            if token == self.unknown[0]
+        ]
+        return tuple(found.ids), tuple(part for part in dict.fromkeys(parts) if part not in ("", self.unknown[1]))
+
+    @cached_property
+    def unknown(self) -> tuple[int | None, str]:
+        """Id and name of the token for what has none; (None, "") where everything has one."""
+        model = json.loads(self._tokenizer.to_str())["model"]
+        if model.get("type") == "Unigram" and model.get("unk_id") is not None:
+            return int(model["unk_id"]), str(model["vocab"][model["unk_id"]][0])
+        name = model.get("unk_token") or ""
+        return (self._tokenizer.token_to_id(name), name) if name else (None, "")
+
+    @cached_property
+    def _uncut(self) -> Tokenizer:
+        tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
 
     def encode_padded(self, texts: Sequence[str], length: int) -> tuple[Ids, Ids]:
         """Ids and mask, int32 [n, length] each: 1 in the mask is a token, 0 padding; longer texts are cut."""

@@ -10,8 +10,8 @@ Decode = Callable[[Sequence[int]], str]
 class TextStream:
     """Gives the text of each token as soon as its last character is whole.
 
-    Tokens are decoded with those before them since the last whole character: some tokenizers write the first token of a
-    text without the space before it.
+    Tokens are decoded with those of the last piece before them: some tokenizers write the first token of a text without
+    the space before it. Tokens without text (special ones) are no piece.
     """
 
     def __init__(self, decode: Decode) -> None:
@@ -33,5 +33,8 @@ class TextStream:
         text = self._decode(self._ids[self._start :])
         if whole and text.endswith(_BROKEN):
             return ""
-        self._start, self._told = self._told, len(self._ids)
-        return text[len(before) :]
+        new = text[len(before) :]
+        if new:
+            self._start = self._told
+        self._told = len(self._ids)
+        return new

@@ -1,0 +1,87 @@
+"""`edgekit generate` and `edgekit translate` with models of Hugging Face: what transformers' own decoding writes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from edgekit.bundle import TextEnds, check_files, open_bundle
+from tests.cli.conftest import Edgekit
+from tests.hub_models import save_sentence_pieces, save_tokenizer
+from tests.model.test_hub_writers import build
+
+LONGEST, TOKENS = 24, 9
+
+
+def export(edgekit: Edgekit, folder: Path, task: str) -> Path:
+    argv = ("--task", task, "--sequence-length", str(LONGEST), "--target", "onnx", "--eval-samples", "4")
+    shown = edgekit("export", f"hf:{folder}", *argv)
+    assert shown.code == 0, shown.err
+    path = Path("bundles").absolute() / f"{folder.name}.onnx-none.edgekit"
+    check_files(open_bundle(path))
+    written = open_bundle(path).manifest.written
+    assert written is not None
+    assert (written.prompts, written.tokens_equal) == (4, written.tokens)
+    assert written.tokens > 4
+    assert edgekit("verify", path).code == 0
+    return path
+
+
+def own_ids(folder: Path, auto: Any, ids: list[int]) -> list[int]:
+    """What transformers writes after a prompt, or as the translation of a text."""
+    model = auto.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        found = model.generate(
+            torch.tensor([ids]), attention_mask=torch.ones((1, len(ids))), max_new_tokens=TOKENS, do_sample=False
+        )[0].tolist()
+    if not model.config.is_encoder_decoder:
+        found = found[len(ids) :]
+    return [token for token in found if token != model.generation_config.eos_token_id]
+
+
+@pytest.mark.slow
+def test_a_decoder_writes_as_transformers_does(tmp_path: Path, edgekit: Edgekit) -> None:
+    folder = tmp_path / "small-llama"
+    folder.mkdir()
+    vocabulary = save_tokenizer(folder)
+    build("llama", vocab_size=vocabulary, bos_token_id=2, eos_token_id=3).save_pretrained(folder)
+    bundle = export(edgekit, folder, "text-generation")
+    assert open_bundle(bundle).manifest.text_ends == TextEnds(begin_ids=(2,), stop_ids=(3,))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    shown = edgekit("generate", bundle, "save the file", "", "--max-new-tokens", str(TOKENS), "--json")
+    assert shown.code == 0, shown.err
+    for each, prompt in zip(shown.json(), (tokenizer("save the file")["input_ids"][:-1], [2]), strict=True):
+        assert each["ids"] == own_ids(folder, transformers.AutoModelForCausalLM, prompt)
+        assert each["text"] == tokenizer.decode(each["ids"], skip_special_tokens=True)
+    told = edgekit("generate", bundle, "save ☃", "--max-new-tokens", str(TOKENS))
+    assert "no token for '☃' in the text: the model reads [UNK] there" in told.err
+    assert "no token" not in shown.err
+    assert "use `edgekit generate`" in edgekit("translate", bundle, "save").err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["t5"])
+def test_a_translator_writes_as_transformers_does(name: str, tmp_path: Path, edgekit: Edgekit) -> None:
+    folder = tmp_path / f"small-{name}"
+    folder.mkdir()
+    vocabulary = save_sentence_pieces(folder)
+    model: Any = build(name, vocab_size=vocabulary, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
+    model.generation_config.forced_bos_token_id = 5
+    model.save_pretrained(folder)
+    bundle = export(edgekit, folder, "translation")
+    assert open_bundle(bundle).manifest.text_ends == TextEnds(begin_ids=(0, 5), stop_ids=(1,))
+    assert (bundle / "model.onnx" / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+    assert not (bundle / "config.json").exists()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    texts = ("save the file", "close ☃ the door")
+    shown = edgekit("translate", bundle, *texts, "--max-new-tokens", str(TOKENS - 1), "--json")
+    assert shown.code == 0, shown.err
+    for each, text in zip(shown.json(), texts, strict=True):
+        expected = own_ids(folder, transformers.AutoModelForSeq2SeqLM, tokenizer(text)["input_ids"])
+        assert [0, 5, *each["ids"]] == expected
+        assert each["text"] == tokenizer.decode(each["ids"], skip_special_tokens=True)
+    assert "no token for '☃' in text 2: the model reads <unk> there" in shown.err
+    streamed = edgekit("translate", bundle, *texts, "--max-new-tokens", str(TOKENS - 1))
+    assert streamed.out == "".join(f"{each['text']}\n" for each in shown.json())
