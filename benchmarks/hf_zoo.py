@@ -4,7 +4,7 @@ python benchmarks/hf_zoo.py             all rows, into the README (some twenty m
 python benchmarks/hf_zoo.py bert vit    these rows anew
 python benchmarks/hf_zoo.py --check     one row again, compared with the saved one (what CI runs)
 
-Models are small, of random weights, with a tokenizer learnt on the spot. What random weights can't show is how well a
+Models are small, of random weights, with a small tokenizer. What random weights can't show is how well a
 scheme keeps a trained model's answers: benchmarks/minilm.py does.
 """
 
@@ -23,6 +23,8 @@ from tests.hub_models import save_tokenizer
 
 COMMAND = "python benchmarks/hf_zoo.py"
 CHECKED = "distilbert"
+#: of texts, in tokens: one, as the tokenizer's own longest; benchmarks/peers.py measures several
+LENGTH = "24"
 #: target → schemes; Core ML's quantizer has no int8 activations on Linux
 CELLS = {
     "tflite": ("none", "fp16", "int8-dynamic", "int8"),
@@ -57,8 +59,9 @@ _MOBILE = {"embedding_size": 32, "intra_bottleneck_size": 32, "num_feedforward_n
 _VIT = {name: value for name, value in _TEXT.items() if name != "max_position_embeddings"}
 #: said below the table: what passed without any change that could have made it pass
 BY_CHANCE = (
-    "Tokenizers are learnt anew in each run and give texts other ids, so labels that change among near-ties pass or "
-    "fail by the draw: CamemBERT, coreml int8-weight (then 2 of 24 labels, now 1) and XLM-R, tflite int8-dynamic "
+    "Tokenizers were learnt anew in each of these runs and gave texts other ids (since then they are the same in every "
+    "run), so labels that change among near-ties passed or failed by the draw: "
+    "CamemBERT, coreml int8-weight (then 2 of 24 labels, now 1) and XLM-R, tflite int8-dynamic "
     "(2, now 0) failed in the run before this one, and were not mended. Only DeBERTa-v2, MPNet, CamemBERT, XLM-R and "
     "ViT were measured since int8 balances outliers."
 )
@@ -108,6 +111,7 @@ def measure(name: str, cells: dict[str, tuple[str, ...]] | None = None) -> list[
     rows = []
     for target, schemes in (cells or CELLS).items():
         options = ("--target", target, "--quantize", ",".join(schemes), "--eval-samples", "24")
+        options += () if name == "vit" else ("--sequence-length", LENGTH)
         outcomes = tables.edgekit("export", f"hf:{folder}", "--task", task, *options, "-o", output)
         rows += [row_of(name, outcome) for outcome in outcomes]
     return rows
@@ -133,10 +137,7 @@ def row_of(name: str, outcome: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_model(name: str) -> Path:
-    """A folder with the model and its tokenizer: the same weights for as many ids every time, but not the same ids.
-
-    tokenizers 0.23 breaks ties of its training by chance, so texts become other ids in each run, and answers differ.
-    """
+    """A folder with the model and its tokenizer, the same weights and ids every time."""
     import torch
     import transformers
 

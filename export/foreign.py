@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.bundle import TOKENIZER
 from edgekit.cache import Cache
-from edgekit.errors import RefusedError
+from edgekit.errors import BundleError, RefusedError
+from edgekit.export.lengths import LengthChoice, lengths_for
 from edgekit.export.plan import ForeignModel
 from edgekit.export.prepare import Texts
 from edgekit.export.quantize.calibration import DEFAULT_SAMPLES
@@ -15,21 +17,26 @@ from edgekit.proof.texts import SAMPLE_TEXTS, interface_strings, ordinary_texts
 from edgekit.sources.factory import factory_source, guess_framework, is_factory
 from edgekit.sources.files import file_source, is_file_source
 from edgekit.sources.hub_folder import PREFIX, TASKS, find_hub_folder, hub_source
+from edgekit.text.hub_tokenizer import HubTokenizer
 from edgekit.text.readers import read_file
 
 #: texts of a foreign model's proof: without labels, more of them say little more
 MOST_TEXTS = 64
+#: models that join each token with its neighbours by slices: torch.export 2.13 rules lengths of 1 and 2 out of a graph
+#: of any length, and so the whole graph
+_NEIGHBOURS = frozenset(["mobilebert"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
     """A source that is no checkpoint: what is exported, what a plan must know of it, and the sequence lengths that are
-    planned with (none: its one).
+    planned with (none: its one, but where they are to be chosen `by_default`).
     """
 
     subject: ForeignSubject | HubWriterSubject
     model: ForeignModel
     lengths: tuple[int, ...] = ()
+    by_default: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,13 +126,27 @@ def _open_hub(reference: str, task: str | None, lengths: tuple[int, ...], texts:
         parameters=folder.parameters,
         max_length=length,
         task=HUB_WRITERS.get(source.task, "classify"),
+        any_length=folder.config["model_type"] not in _NEIGHBOURS,
     )
-    return Foreign(subject=subject, model=model, lengths=lengths if len(lengths) > 1 else ())
+    several = lengths if len(lengths) > 1 else ()
+    return Foreign(subject=subject, model=model, lengths=several, by_default=not lengths and gives_one_vector(source))
 
 
 def gives_one_vector(source: SourceRef) -> bool:
     """Whether the outputs have the same shape for every length of text."""
     return source.task == "text-classification" or source.options.pooling != "none"
+
+
+def hub_lengths(foreign: Foreign) -> LengthChoice:
+    """The lengths for the texts that the model is proven on; one, its longest, where it has no tokenizer.json."""
+    longest, texts = foreign.model.max_length, foreign.subject.texts
+    try:
+        tokenizer = HubTokenizer.load(Path(foreign.subject.sources["torch"].path) / TOKENIZER)
+    except BundleError as error:
+        return LengthChoice(lengths=(longest,), reason=f"its texts' own lengths are not known: {error}")
+    _, mask = tokenizer.encode_padded(texts.samples, longest)
+    tokens = [count for count in mask.sum(axis=1).tolist() if count]
+    return lengths_for(tokens, longest, "sample texts")
 
 
 def _choose_texts(choice: TextChoice) -> Texts:

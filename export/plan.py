@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit import extras
@@ -101,13 +101,14 @@ class PlannedExport:
 class ForeignModel:
     """What a plan must know of a model that is no checkpoint: the frameworks that can build it, how many weights it has
     (0: not known) and its text length in tokens (0: none); `task` is what edgekit's own model would be for, "classify"
-    for all that does not write.
+    for all that does not write; whether one graph of it can take `any_length`.
     """
 
     frameworks: tuple[Framework, ...]
     parameters: int
     max_length: int = 0
     task: ModelTask = "classify"
+    any_length: bool = True
 
     def refusal(self, target: Target, route: Framework, scheme: str | Recipe, rewrites: Sequence[str]) -> str | None:
         """Why this model can't go to `target` by this route; None where it can."""
@@ -149,7 +150,7 @@ def plan_exports(
     """
     writes = config.task != "classify"
     frameworks = find_frameworks(list(via))
-    found = find_targets(list(targets))
+    found = [_fit_target(target, config) for target in find_targets(list(targets))]
     _check_used(coreml, found)
     changes = find_rewrites(rewrites)
     wanted = tuple(sorted(set(lengths)))
@@ -270,14 +271,23 @@ def _taken(coreml: CoremlOptions, target: Target, lengths: tuple[int, ...]) -> t
     return () if target.lengths == "one" else lengths
 
 
+def _fit_target(target: Target, config: TransformerConfig | ForeignModel) -> Target:
+    """The target; with one length where the model can't have any."""
+    if target.lengths == "dynamic" and isinstance(config, ForeignModel) and not config.any_length:
+        return replace(target, lengths="one")
+    return target
+
+
 def _unfit_lengths(lengths: tuple[int, ...], target: Target, longest: int) -> EdgekitError | None:
     """What keeps a target from these lengths; Core ML's are checked with its options."""
     if not lengths or target.lengths == "options":
         return None
     if len(lengths) > 1 and target.lengths == "one":
+        why = "this model can't be captured with any length"
+        if target.name == "pt2":
+            why = "symbolic sizes would be read as code by whoever loads the file"
         return RefusedError(
-            f"{target.name} takes one sequence length: symbolic sizes would be read as code by whoever loads the file; "
-            f"leave --sequence-length out, or give {longest}"
+            f"{target.name} takes one sequence length: {why}; leave --sequence-length out, or give {longest}"
         )
     refused = refuse_lengths(lengths, longest)
     return RefusedError(f"{target.name}: {refused}") if refused else None

@@ -48,7 +48,8 @@ SCHEMES: dict[str, dict[str, str]] = {
     "int4-weight": {
         "tflite": "int4 weights in blocks of 32 (rows of another width by row); int8 matrix products, activations "
         "quantized as they come",
-        "onnx": f"int4 weights in blocks of 32, {_NBITS}",
+        "onnx": "int4 weights in blocks of 32; int8 matrix products, activations quantized as they come "
+        "(com.microsoft operators)",
         "coreml": "int4 weights in blocks of 32 (rows of another width by channel); float32 arithmetic",
     },
     "int16x8": {

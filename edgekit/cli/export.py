@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from edgekit.cache import Cache
     from edgekit.checkpoint import Checkpoint
     from edgekit.export.coreml_options import CoremlOptions
+    from edgekit.export.foreign import Foreign
     from edgekit.export.pipeline import Outcome
     from edgekit.export.plan import PlannedExport
     from edgekit.export.quantize.calibration import Calibration
@@ -87,8 +88,9 @@ def run_export(
         list[str] | None,
         typer.Option(
             help="Lengths in tokens that a file takes, the model's own among them: one signature each over one copy of "
-            "the weights, ONNX and SavedModel any length. Default: chosen from the lengths of the data's own texts; "
-            "Core ML: one, as several need iOS 18.",
+            "the weights, ONNX and SavedModel any length. Default: chosen from the lengths of the data's own texts, or "
+            "of the texts that a Hugging Face model of one answer by text is proven on; Core ML: one, as several need "
+            "iOS 18.",
             show_default=False,
         ),
     ] = None,
@@ -198,6 +200,7 @@ def run_export(
         if eval_samples is None and loaded.config.task != "classify":
             samples = TEXTS
     _check_prefill(prefill, None if foreign else loaded)
+    by_default = foreign.by_default if foreign else not asked
     plan = partial(
         plan_exports,
         foreign.subject.name if foreign else loaded.name,
@@ -215,14 +218,14 @@ def run_export(
             author=author,
             license=license,
         ),
-        by_default=not asked and not foreign,
+        by_default=by_default,
         kv_cache=kv_cache,
         cache_dtype=cache_dtype,
     )
     plans = plan(lengths=asked)
     writes = not foreign and loaded.config.task != "classify"
-    if not asked and not foreign and not writes and not dry_run and not any(each.problem for each in plans):
-        plans = plan(lengths=_choose_lengths(loaded, plans, samples, cache))
+    if by_default and not writes and not dry_run and not any(each.problem for each in plans):
+        plans = plan(lengths=_choose_lengths(foreign or loaded, plans, samples, cache))
     if dry_run:
         _show_plans(plans, as_json=as_json)
         raise typer.Exit(code=1 if any(plan.problem for plan in plans) else 0)
@@ -277,21 +280,24 @@ def _check_prefill(lengths: tuple[int, ...], checkpoint: "Checkpoint | None") ->
 
 
 def _choose_lengths(
-    checkpoint: "Checkpoint", plans: "list[PlannedExport]", eval_samples: int | None, cache: "Cache | None"
+    source: "Checkpoint | Foreign", plans: "list[PlannedExport]", eval_samples: int | None, cache: "Cache | None"
 ) -> tuple[int, ...]:
     """The lengths for the data's own texts, where a target has a signature for each; what each target takes is said."""
     from edgekit.cli.output import stderr
+    from edgekit.export.foreign import Foreign, hub_lengths
     from edgekit.export.lengths import default_lengths
+
+    longest = source.model.max_length if isinstance(source, Foreign) else source.config.max_length
 
     def named(kind: str) -> str:
         return ", ".join(dict.fromkeys(plan.target.name for plan in plans if plan.target.lengths == kind))
 
     free, several = named("dynamic"), named("signatures")
     if free:
-        stderr.print(f"Sequence lengths of {free}: any, up to {checkpoint.config.max_length}.", markup=False)
+        stderr.print(f"Sequence lengths of {free}: any, up to {longest}.", markup=False)
     if not several:
         return ()
-    choice = default_lengths(checkpoint, eval_samples, cache=cache)
+    choice = hub_lengths(source) if isinstance(source, Foreign) else default_lengths(source, eval_samples, cache=cache)
     names = ", ".join(map(str, choice.lengths))
     stderr.print(f"Sequence lengths of {several}: {names} ({choice.reason}).", markup=False)
     return choice.lengths

@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgekit.bundle import open_bundle
+from edgekit.export.foreign import TextChoice, hub_lengths, open_foreign
 from edgekit.export.snippets import python_snippet
 from edgekit.proof.golden import read_golden
 from edgekit.sources.hub_folder import find_hub_folder
@@ -41,8 +43,39 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_bert(folder / "mini", "AutoModel")
     add_sentence_transformer(folder / "mini")
     argv = ("hf:mini", "--task", "feature-extraction", "--pooling", "auto", "--target", "tflite,onnx")
-    edgekit("export", *argv, "--quantize", "none,fp16", cwd=folder)
+    run = edgekit("export", *argv, "--quantize", "none,fp16", cwd=folder)
+    (folder / "said.txt").write_text(run.stderr)
     return folder
+
+
+def test_default_lengths_are_those_of_the_sample_texts(workspace: Path) -> None:
+    """Several signatures in TFLite, any length in ONNX, each proven; what is chosen is printed."""
+    tflite, onnx = (open_bundle(workspace / "bundles" / f"mini.{t}-none.edgekit") for t in ("tflite", "onnx"))
+    lengths = sorted(tflite.manifest.lengths)
+    assert len(lengths) > 1
+    assert lengths[-1] == 24
+    said = (workspace / "said.txt").read_text().replace("\n", " ")
+    assert f"Sequence lengths of tflite: {', '.join(map(str, lengths))} (chosen for 64 sample texts of" in said
+    assert "Sequence lengths of onnx: any, up to 24." in said
+    assert {step.inputs["ids"].shape[1] for step in read_golden(tflite.golden_path).steps} == set(lengths)
+    (signature,) = onnx.manifest.signatures
+    assert signature.dynamic_length
+    assert len({step.inputs["ids"].shape[1] for step in read_golden(onnx.golden_path).steps}) > len(lengths)
+
+
+@pytest.mark.parametrize("options", [{}, {"lengths": (16,)}])
+def test_one_length_where_one_is_given_or_none_known(options: dict[str, Any], workspace: Path, tmp_path: Path) -> None:
+    shutil.copytree(workspace / "mini", tmp_path / "mini")
+    (tmp_path / "mini" / "tokenizer.json").unlink()
+    pooled = {"task": "feature-extraction", "pooling": "mean", "normalize": False, "trust_remote_code": False}
+    asked = {"lengths": (), "inputs": [], "texts": TextChoice()} | options
+    foreign = open_foreign(f"hf:{tmp_path / 'mini'}", **asked, **pooled)
+    assert foreign.by_default is not bool(options)
+    by_token = open_foreign("hf:" + str(workspace / "mini"), **asked, **(pooled | {"pooling": "none"}))
+    assert not by_token.by_default  # its answers have the length of the text
+    choice = hub_lengths(foreign)
+    assert choice.lengths == (foreign.model.max_length,)
+    assert "its texts' own lengths are not known" in choice.reason
 
 
 def test_embeddings_are_the_source_models_own(workspace: Path) -> None:

@@ -16,7 +16,7 @@ from edgekit.errors import RefusedError
 from edgekit.export.describe import FileDescription, describe_file
 from edgekit.export.lengths import choose_lengths, default_lengths, fit_each, fit_steps, length_name, length_signatures
 from edgekit.export.operations import find_compressor
-from edgekit.export.plan import plan_exports
+from edgekit.export.plan import ForeignModel, plan_exports
 from edgekit.export.quantize.mixture import Mixture, mixture_of
 from edgekit.export.recipes import Recipe, Rule
 from edgekit.export.schemes import CALIBRATED, SCHEMES, tolerance_of
@@ -90,6 +90,16 @@ def test_plans_name_what_a_target_makes_of_lengths(tmp_path: Path) -> None:
     several = {"tflite": [*one, ("length_8", 8, False)], "onnx": free, "savedmodel": free, "pt2": one}
     assert shapes(lengths=(8, 16)) == several
     assert shapes(lengths=(16,), by_default=True) == several | {"tflite": one}
+
+
+def test_a_model_that_no_graph_of_any_length_has() -> None:
+    model = ForeignModel(frameworks=("torch",), parameters=0, max_length=16, any_length=False)
+    targets = {"targets": ["tflite", "onnx"], "lengths": (8, 16)}
+    plans = plan_exports("tiny", model, by_default=True, **targets)  # type: ignore[arg-type]
+    assert [(plan.lengths, plan.problem) for plan in plans] == [((8, 16), None), ((), None)]
+    several, one = plan_exports("tiny", model, **targets)  # type: ignore[arg-type]
+    assert several.problem is None
+    assert "onnx takes one sequence length: this model can't be captured with any" in str(one.problem)
 
 
 @pytest.mark.parametrize(

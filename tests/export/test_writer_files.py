@@ -5,12 +5,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from edgekit.bundle import TOKENIZER
 from edgekit.devices.runner.backend import import_runtime, load_backend
 from edgekit.devices.runner.job import RunnerJob
 from edgekit.devices.runner.session import open_session
+from edgekit.export.quantize import for_onnx
+from edgekit.export.quantize.mixture import Mixture
 from edgekit.export.snippets import python_snippet, write_snippets
 from edgekit.model.config import TransformerConfig
 from edgekit.proof.writing import Prompt, WritingSettings, run_here, write_texts
@@ -63,3 +66,22 @@ def test_the_first_cache_of_onnx_runtime_is_its_own(tmp_path: Path) -> None:
     array += 1
     assert not value.numpy().any()
     assert value.numpy().shape == array.shape
+
+
+@pytest.mark.parametrize("scheme", ["int8-dynamic", "int4-weight"])
+def test_a_tied_head_is_quantized_and_rotations_are_not(scheme: str, tmp_path: Path) -> None:
+    """The scores of tokens are an integer product, and no table is unpacked for it; sines and cosines keep float32."""
+    config = next(config for config in CONFIGS if config.tied_embeddings and config.positions == "rotary")
+    source, output = write_file(config, "growing", tmp_path), tmp_path / "quantized.onnx"
+    for_onnx.compress(source, output, Mixture(scheme=scheme), None)
+    graph = onnx.load(output).graph
+    constants = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type == "MatMul"]
+    assert products, "attention's own products stay"
+    assert not [node.name for node in products if node.input[1] in constants]
+    made = {name: node.op_type for node in graph.node for name in node.output}
+    unpacked = {made.get(node.input[0]) for node in graph.node if node.op_type == "Transpose"}
+    assert "DequantizeLinear" not in unpacked
+    rotations = {name: kind for name, kind in constants.items() if "rotary_" in name}
+    assert len(rotations) == 2
+    assert set(rotations.values()) == {onnx.TensorProto.FLOAT}
