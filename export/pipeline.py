@@ -353,7 +353,7 @@ def _fill_bundle(
         write_onnx_configs(folder, plan.target.file, subject.checkpoint)
     proven = prove_plan(plan, folder, reference, signatures, session.cache, session.scratch)
     _collect_logs(session, plan, folder / bundles.LOG)
-    write_snippets(folder, plan.name, subject.task, plan.target.name, signatures)
+    write_snippets(folder, plan.name, subject.task, plan.target.name, signatures, text_ends=reference.text_ends)
     return bundles.seal_bundle(
         folder,
         name=plan.name,

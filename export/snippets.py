@@ -7,12 +7,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from edgekit.bundle import GOLDEN, LABELS, README, TOKENIZER
+from edgekit.bundle import LABELS, README, TOKENIZER, TextEnds
 from edgekit.export.targets import TARGETS
 from edgekit.export.writer_snippets import writer_facts
 from edgekit.program import HUB_WRITERS, Signature, Task, TensorSpec
-from edgekit.proof.golden import read_golden
-from edgekit.proof.golden_texts import unpack_texts
 
 _RUNTIMES = {
     "tflite": "ai-edge-litert",
@@ -23,12 +21,20 @@ _RUNTIMES = {
 }
 
 
-def write_snippets(folder: Path, name: str, task: Task, target: str, signatures: Sequence[Signature]) -> None:
-    """Write README.md for a bundle that already has its tokenizer and labels."""
+def write_snippets(
+    folder: Path,
+    name: str,
+    task: Task,
+    target: str,
+    signatures: Sequence[Signature],
+    *,
+    text_ends: TextEnds | None = None,
+) -> None:
+    """Write README.md for a bundle that already has its tokenizer and labels; `text_ends` as in the manifest."""
     environment = Environment(loader=PackageLoader("edgekit.export"), undefined=StrictUndefined, trim_blocks=False)
     if any(signature.states for signature in signatures):
-        facts = writer_facts(name, HUB_WRITERS.get(task, task), target, signatures, _packages(target, text=True))
-        facts |= _own_tokens(folder)
+        verb, packages = HUB_WRITERS.get(task, task), _packages(target, text=True)
+        facts = writer_facts(name, verb, target, signatures, packages, text_ends)
         page, python = "write.md", f"{target}_write.py.jinja"
     else:
         facts = _facts(folder, name, task, target, signatures)
@@ -36,12 +42,6 @@ def write_snippets(folder: Path, name: str, task: Task, target: str, signatures:
     facts["python"] = environment.get_template(python).render(facts).lstrip()
     text = environment.get_template(page).render(facts)
     (folder / README).write_text(text.rstrip() + "\n", encoding="utf-8")
-
-
-def _own_tokens(folder: Path) -> dict[str, int]:
-    """What begins and ends texts of a model of others; nothing for edgekit's own."""
-    texts = unpack_texts(read_golden(folder / GOLDEN)) if (folder / GOLDEN).is_file() else None
-    return {"bos": texts.prompts[0].ids[0], "eos": texts.stop_ids[0]} if texts and texts.foreign else {}
 
 
 def python_snippet(folder: Path) -> str:

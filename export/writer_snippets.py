@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from edgekit.bundle import TextEnds
 from edgekit.export.targets import TARGETS
 from edgekit.program import PAST, Signature, Task, TensorSpec
 from edgekit.sources.writers import PREFILL
@@ -12,8 +13,10 @@ from edgekit.text.processor import BOS_ID, EOS_ID
 _NUMBER = re.compile(r"\.\d+\.")
 
 
-def writer_facts(name: str, task: Task, target: str, signatures: Sequence[Signature], packages: str) -> dict[str, Any]:
-    """What the templates `write.md` and those of the target say."""
+def writer_facts(
+    name: str, task: Task, target: str, signatures: Sequence[Signature], packages: str, ends: TextEnds | None
+) -> dict[str, Any]:
+    """What the templates `write.md` and those of the target say; `ends` as in the manifest."""
     decode = next(each for each in signatures if each.states and any(spec.name == "logits" for spec in each.outputs))
     outputs = {spec.name: spec for spec in decode.outputs}
     cache = next(spec for spec in decode.inputs if spec.name in decode.states)
@@ -33,8 +36,9 @@ def writer_facts(name: str, task: Task, target: str, signatures: Sequence[Signat
         "longest": cache.shape[2],
         "cache_bytes": (1 if cache.dtype == "int8" else 4) * cache.shape[1] * cache.shape[2] * cache.shape[3],
         "vocab": outputs["logits"].shape[-1],
-        "bos": BOS_ID,
-        "eos": EOS_ID,
+        "own": ends is None,
+        "bos": ", ".join(map(str, ends.begin_ids if ends else [BOS_ID])),
+        "eos": ", ".join(map(str, ends.stop_ids if ends else [EOS_ID])),
         "packages": packages,
     }
 

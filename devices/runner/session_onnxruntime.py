@@ -32,8 +32,9 @@ class OnnxSession(Session):
         """Run on the states' values; the runtime makes those of the outputs."""
         given, kept = self._given[signature], self._kept[signature]
         names, values, produced = list(inputs), self._vector(), self._vector()
-        for value in inputs.values():
-            values.push_back(self.from_numpy("", value))
+        arrays = [np.ascontiguousarray(value) for value in inputs.values()]  # there until the call is over
+        for value in arrays:
+            values.push_back(self._runtime.OrtValue.ortvalue_from_numpy(value)._get_c_value())
         for key, name in self.names[signature][0].items():
             names.append(name)
             values.push_back(state[key])
@@ -48,8 +49,15 @@ class OnnxSession(Session):
         return others, after
 
     def from_numpy(self, name: str, value: Any) -> Any:
-        """An OrtValue with this value."""
-        return self._runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))._get_c_value()
+        """An OrtValue with a copy of this value.
+
+        `ortvalue_from_numpy` of onnxruntime 1.31.1 makes one over the array's own memory, which the array frees when it
+        goes: a cache would begin with whatever was written there since.
+        """
+        made = self._runtime.OrtValue.ortvalue_from_shape_and_type(list(value.shape), value.dtype)
+        if value.size:
+            made.update_inplace(np.ascontiguousarray(value))
+        return made._get_c_value()
 
     def size_bytes(self, state: State) -> int:
         """What the states take, of one text."""

@@ -466,7 +466,7 @@ def _tell_tolerances(outcomes: "list[Outcome]") -> None:
 def _complain(outcomes: "list[Outcome]") -> None:
     """Say what failed and why, and what to type next."""
     from edgekit.cli.output import stderr
-    from edgekit.program import WRITING_TASKS
+    from edgekit.program import HUB_WRITERS, WRITING_TASKS
 
     for outcome in outcomes:
         if outcome.error:
@@ -478,8 +478,8 @@ def _complain(outcomes: "list[Outcome]") -> None:
     good = next((outcome for outcome in outcomes if outcome.ok), None)
     if good and good.manifest and good.manifest.task in ("classify", "text-classification"):
         stderr.print(f'Next: edgekit predict {good.plan.path} "Datei speichern"', markup=False)
-    elif good and good.manifest and good.manifest.task in WRITING_TASKS:
-        text = "Save" if good.manifest.task == "generate" else "Delete selected items"
-        stderr.print(f'Next: edgekit {good.manifest.task} {good.plan.path} "{text}"', markup=False)
+    elif good and good.manifest and (verb := HUB_WRITERS.get(good.manifest.task, good.manifest.task)) in WRITING_TASKS:
+        text = "Save" if verb == "generate" else "Delete selected items"
+        stderr.print(f'Next: edgekit {verb} {good.plan.path} "{text}"', markup=False)
     elif good:
         stderr.print(f"Next: {good.plan.path}/README.md shows how to call it", markup=False)

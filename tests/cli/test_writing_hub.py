@@ -1,5 +1,7 @@
 """`edgekit generate` and `edgekit translate` with models of Hugging Face: what transformers' own decoding writes."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import torch
 import transformers
 
 from edgekit.bundle import TextEnds, check_files, open_bundle
+from edgekit.export.snippets import python_snippet
+from edgekit.program import HUB_WRITERS, Task
 from tests.cli.conftest import Edgekit
 from tests.hub_models import save_sentence_pieces, save_tokenizer
 from tests.model.test_hub_writers import build
@@ -15,10 +19,11 @@ from tests.model.test_hub_writers import build
 LONGEST, TOKENS = 24, 9
 
 
-def export(edgekit: Edgekit, folder: Path, task: str) -> Path:
+def export(edgekit: Edgekit, folder: Path, task: Task) -> Path:
     argv = ("--task", task, "--sequence-length", str(LONGEST), "--target", "onnx", "--eval-samples", "4")
     shown = edgekit("export", f"hf:{folder}", *argv)
     assert shown.code == 0, shown.err
+    assert f"Next: edgekit {HUB_WRITERS[task]} bundles" in shown.err
     path = Path("bundles").absolute() / f"{folder.name}.onnx-none.edgekit"
     check_files(open_bundle(path))
     written = open_bundle(path).manifest.written
@@ -27,6 +32,14 @@ def export(edgekit: Edgekit, folder: Path, task: str) -> Path:
     assert written.tokens > 4
     assert edgekit("verify", path).code == 0
     return path
+
+
+def check_readme(edgekit: Edgekit, bundle: Path, verb: str, text: str) -> None:
+    """The README's Python writes what the verb does."""
+    command = [sys.executable, "-P", "-c", python_snippet(bundle)]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=bundle, check=True).stdout
+    assert shown == edgekit(verb, bundle, text).out
+    assert "BOS" not in (bundle / "README.md").read_text()
 
 
 def own_ids(folder: Path, auto: Any, ids: list[int]) -> list[int]:
@@ -58,6 +71,7 @@ def test_a_decoder_writes_as_transformers_does(tmp_path: Path, edgekit: Edgekit)
     told = edgekit("generate", bundle, "save ☃", "--max-new-tokens", str(TOKENS))
     assert "no token for '☃' in the text: the model reads [UNK] there" in told.err
     assert "no token" not in shown.err
+    check_readme(edgekit, bundle, "generate", "Save")
     assert "use `edgekit generate`" in edgekit("translate", bundle, "save").err
 
 
@@ -84,4 +98,5 @@ def test_a_translator_writes_as_transformers_does(name: str, tmp_path: Path, edg
         assert each["text"] == tokenizer.decode(each["ids"], skip_special_tokens=True)
     assert "no token for '☃' in text 2: the model reads <unk> there" in shown.err
     streamed = edgekit("translate", bundle, *texts, "--max-new-tokens", str(TOKENS - 1))
+    check_readme(edgekit, bundle, "translate", "Delete selected items")
     assert streamed.out == "".join(f"{each['text']}\n" for each in shown.json())

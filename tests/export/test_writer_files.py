@@ -1,14 +1,25 @@
 """Models that write, as files of ONNX and Core ML, write what the model writes, token for token."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
+from edgekit.bundle import TOKENIZER
+from edgekit.devices.runner.backend import import_runtime, load_backend
+from edgekit.devices.runner.job import RunnerJob
+from edgekit.devices.runner.session import open_session
 from edgekit.export.quantize import for_onnx
 from edgekit.export.quantize.mixture import Mixture
+from edgekit.export.snippets import python_snippet, write_snippets
 from edgekit.model.config import TransformerConfig
-from tests.export.writers import file_texts, source_texts, write_file
+from edgekit.proof.writing import Prompt, WritingSettings, run_here, write_texts
+from edgekit.text.processor import BOS_ID, EOS_ID, train_processor
+from tests.devices.writers import writer_config
+from tests.export.writers import file_texts, form_signatures, source_texts, write_file
 from tests.model.writers import CONFIGS
 
 GENERATE, TRANSLATE = CONFIGS[1], CONFIGS[-1]
@@ -26,6 +37,35 @@ FILES_OF = [
 def test_a_file_writes_the_tokens_of_its_model(config: TransformerConfig, form: str, tmp_path: Path) -> None:
     path = write_file(config, form, tmp_path)
     assert file_texts(config, path) == source_texts(config)
+
+
+@pytest.mark.parametrize(("task", "form"), [("generate", "growing"), ("generate", "fixed"), ("translate", "growing")])
+def test_the_python_beside_an_onnx_file_writes_as_the_runner_does(task: str, form: str, tmp_path: Path) -> None:
+    config = writer_config(task)
+    path = write_file(config, form, tmp_path)
+    processor = train_processor("byte", (), config.vocab_size, max_length=config.max_length, writes=True)
+    processor.save(tmp_path / TOKENIZER)
+    write_snippets(tmp_path, task, config.task, "onnx", form_signatures(config, form))
+    command = [sys.executable, "-P", "-c", python_snippet(tmp_path)]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True).stdout
+    (ids,) = processor.encode(["Save" if task == "generate" else "Delete selected items"])
+    prompt = Prompt(ids=tuple(ids)) if task == "generate" else Prompt(ids=(BOS_ID,), source=tuple(ids))
+    settings = WritingSettings(max_new_tokens=64, stop_ids=(EOS_ID,), context=config.max_length)
+    (text,) = write_texts(run_here(path, "onnxruntime"), [prompt], settings)
+    assert len(text.ids) > 1
+    assert shown == processor.decode(text.ids) + "\n"
+
+
+def test_the_first_cache_of_onnx_runtime_is_its_own(tmp_path: Path) -> None:
+    """Not the memory of an array that is gone when the first call reads it."""
+    path = write_file(GENERATE, "fixed", tmp_path)
+    job = RunnerJob(runtime="onnxruntime", model=str(path))
+    session = open_session(load_backend(import_runtime(job), job))
+    array = np.zeros((1, 2, 3, 4), np.float32)
+    value = session.from_numpy("", array)
+    array += 1
+    assert not value.numpy().any()
+    assert value.numpy().shape == array.shape
 
 
 @pytest.mark.parametrize("scheme", ["int8-dynamic", "int4-weight"])
