@@ -207,7 +207,7 @@ def check_one_row() -> None:
     ours = measured[CHECKED]
     if ours.error:
         raise SystemExit(f"{CHECKED} can't be measured any more: {ours.error}")
-    same_machine = tables.machine() == tables.load_result("generation")["machine"]  # another one may round a tie otherwise
+    same_machine = tables.machine() == tables.load_result("generation")["machine"]  # others may round otherwise
     if same_machine and ours.ids != row["ids"]:
         raise SystemExit(f"{CHECKED} writes other tokens than the saved ones: {ours.ids[:8]}, not {row['ids'][:8]}")
     if peer_there and row.get("llama"):
