@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from edgekit.cli.output import counted, print_json, stderr
-
 if TYPE_CHECKING:
     from edgekit.proof.writing import LongPrompt, WritingSettings, WrittenText
     from edgekit.writing import TextResult, TextWriter, WritingTask
@@ -93,6 +91,7 @@ def write_and_show(
 
     Ctrl-C leaves what was written, and ends with exit code 130.
     """
+    from edgekit.cli.output import print_json, stderr
     from edgekit.writing import write_after
 
     check_beams(settings)
@@ -207,6 +206,8 @@ def _decode_rate(texts: "Sequence[WrittenText]") -> float | None:
 
 def _remarks(texts: "Sequence[WrittenText]", settings: "WritingSettings") -> list[str]:
     """How fast it was, and how texts ended other than by their stop token."""
+    from edgekit.cli.output import counted
+
     firsts = [text.first_ms for text in texts if text.first_ms is not None]
     rate = None if settings.num_beams > 1 else _decode_rate(texts)
     told = [counted(sum(len(text.ids) for text in texts), "token")]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -91,9 +90,6 @@ def run_quantized(layer: Layer, scheme: QatScheme, folder: Path) -> tuple[Floats
     path, output = folder / "steps.npz", folder / "layer.tflite"
     write_steps(path, layer.x)
     compress(layer.path, output, Mixture(scheme=scheme), path if scheme == "int8" else None)
-    if scheme == "int8":  # such a file, which is not a model's, takes integers
-        scale, zero = Interpreter(str(output)).get_input_details()[0]["quantization"]
-        write_steps(path, np.clip(np.rint(layer.x / np.float32(scale)) + zero, -128, 127).astype(np.int8))
     replay = replay_steps(output, "litert", path)
     (weight,) = quantized_weights(output).values()
     return stack_outputs(replay.produced.steps, "output_0").reshape(*layer.x.shape[:-1], -1), weight.values
