@@ -303,9 +303,8 @@ def _conversion(session: _Session, plan: PlannedExport, scheme: str, output: Pat
     fields: dict[str, Any] = {"op": "convert", "source": source, "target": plan.target.name, "scheme": scheme}
     fields["rewrites"] = plan.rewrites
     float_cache = replace(plan, cache_dtype="float32")
-    waited = reference.result() if len(plan.lengths) > 1 and not plan.writes else None
-    known = subject.signatures(float_cache, waited)
-    if known is None and plan.writes:
+    known = subject.signatures(float_cache, None)
+    if known is None and (plan.writes or len(plan.lengths) > 1):
         known = subject.signatures(float_cache, reference.result())
     if known:  # else the worker finds its one signature out, and need not wait
         fields["signatures"] = known
