@@ -18,7 +18,7 @@ from edgekit.export.quantize.nodes import onnx_nodes
 from edgekit.export.quantize.onnx_outliers import balance_outliers
 from edgekit.export.quantize.onnx_pairs import fit_pairs
 from edgekit.export.quantize.onnx_tied import untie_heads
-from edgekit.export.quantize.onnx_weights import float_weights, quantized_weights
+from edgekit.export.quantize.onnx_weights import float_constants, float_weights, quantized_weights
 from edgekit.export.to_onnx import write_model
 from edgekit.proof.golden import read_golden
 
@@ -47,16 +47,14 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
         path = Path(folder) / "quantized.onnx"
         model = _load(source)
         untie_heads(model)
-        onnx.save(model, path)
-        floats = float_weights(path)
+        floats = float_constants(model)
         wanted = wanted_weights(_weighted_nodes(model), floats, asked)
         tool = ONNXModel(model)
         tool.replace_gemm_with_matmul()  # onnxruntime would do it on the way, with names of its own
         model = tool.model
         if _balances(asked) and calibration:
             balance_outliers(model, read_golden(calibration).steps, dynamic=asked.scheme == "int8-dynamic")
-            onnx.save(model, path)
-            floats = float_weights(path)
+            floats = float_constants(model)
         nodes = _weighted_nodes(model)
         chosen = {asked.scheme: nodes} if asked.schemes is None else asked.select_nodes(nodes, floats)
         onnx.save(model, path)

@@ -16,16 +16,17 @@ def untie_heads(model: Any) -> None:
     whose table has 3 M, that took more time than all other products.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer if _is_matrix(tensor)}
-    turned = {node.output[0]: node for node in model.graph.node if _turns(node, constants)}
-    read = {node.input[1] for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in turned}
-    for name in sorted(read):
-        node = turned[name]
-        values = np.ascontiguousarray(numpy_helper.to_array(constants[node.input[0]]).T)
-        head = f"{node.input[0]}{_HEAD}"
+    turned = {node.output[0]: node.input[0] for node in model.graph.node if _turns(node, constants)}
+    heads = {}
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and (table := turned.get(node.input[1])):
+            heads[table] = node.input[1] = f"{table}{_HEAD}"
+    for table, head in heads.items():
+        values = np.ascontiguousarray(numpy_helper.to_array(constants[table]).T)
         model.graph.initializer.append(numpy_helper.from_array(values, head))
-        _read_instead(model, name, head)
-        if not any(name in (*other.input,) for other in model.graph.node):
-            model.graph.node.remove(node)
+    read = {name for node in model.graph.node for name in node.input} | {each.name for each in model.graph.output}
+    for node in [node for node in model.graph.node if node.output[0] in turned and node.output[0] not in read]:
+        model.graph.node.remove(node)
 
 
 def _is_matrix(tensor: Any) -> bool:
@@ -35,9 +36,3 @@ def _is_matrix(tensor: Any) -> bool:
 def _turns(node: Any, constants: dict[str, Any]) -> bool:
     """Whether a node swaps the two axes of one of the constants."""
     return node.op_type == "Transpose" and node.input[0] in constants
-
-
-def _read_instead(model: Any, old: str, new: str) -> None:
-    for node in model.graph.node:
-        if node.op_type == "MatMul" and node.input[1] == old:
-            node.input[1] = new

@@ -19,7 +19,12 @@ _QUANTIZED, _TRANSPOSED = "_quantized", "_Transposed"
 
 def float_weights(path: Path) -> dict[str, Floats]:
     """The float32 constants of a file by name."""
-    initializers = onnx.load(path, load_external_data=False).graph.initializer
+    return float_constants(onnx.load(path, load_external_data=False))
+
+
+def float_constants(model: Any) -> dict[str, Floats]:
+    """The float32 constants of a loaded model by name."""
+    initializers = model.graph.initializer
     return {t.name: numpy_helper.to_array(t) for t in initializers if t.data_type == TensorProto.FLOAT}
 
 
