@@ -11,13 +11,12 @@ from edgekit.export.prepare import Texts
 from edgekit.export.prepare_hub import load_tokenizer
 from edgekit.program import ModelTask, Program, Signature, SourceRef
 from edgekit.proof.golden_texts import GoldenTexts
+from edgekit.proof.held_out_texts import NEW_TOKENS
 from edgekit.proof.tokens import write_tokens
 from edgekit.proof.writing import Prompt
 from edgekit.text.hub_tokenizer import HubTokenizer
 
 SHAPE = "writer.json"
-#: tokens that follow the beginning of a text
-NEW_TOKENS = 32
 
 
 class PreparedWriter(BaseModel):

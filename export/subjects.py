@@ -92,6 +92,11 @@ class Subject(Protocol):
         """Put tokenizer, golden ids and labels into a bundle."""
 
 
+def _sources(checkpoint: Checkpoint) -> Mapping[Framework, SourceRef]:
+    path, task = checkpoint.path, checkpoint.config.task
+    return {framework: checkpoint_source(path, framework, task) for framework in FRAMEWORKS}
+
+
 class CheckpointSubject:
     """A checkpoint, tried on `eval_samples` of its held-out data (None: all of it)."""
 
@@ -106,9 +111,7 @@ class CheckpointSubject:
         self.checkpoint, self.calibration, self._cache = checkpoint, calibration, cache
         self.name, self.framework, self.labels = checkpoint.name, checkpoint.framework, checkpoint.labels
         self.task: Task = checkpoint.config.task
-        self.sources: Mapping[Framework, SourceRef] = {
-            framework: checkpoint_source(checkpoint.path, framework) for framework in FRAMEWORKS
-        }
+        self.sources = _sources(checkpoint)
         self._signature = encoder_signature(checkpoint, checkpoint.framework)
         self._eval_samples = eval_samples
 
@@ -171,9 +174,7 @@ class WriterSubject:
         self.checkpoint, self._prefill_lengths = checkpoint, tuple(prefill_lengths)
         self.name, self.framework, self.labels = checkpoint.name, checkpoint.framework, checkpoint.labels
         self.task: Task = checkpoint.config.task
-        self.sources: Mapping[Framework, SourceRef] = {
-            framework: checkpoint_source(checkpoint.path, framework, self.task) for framework in FRAMEWORKS
-        }
+        self.sources = _sources(checkpoint)
         self._int8_cache = int8_cache
 
     @cached_property
@@ -191,7 +192,7 @@ class WriterSubject:
         steps, output = scratch / "texts.npz", str(scratch / bundles.GOLDEN)
         self._samples.write(steps)
         if self._int8_cache:
-            choose_cache_texts(self.checkpoint).write(scratch / CACHE_CALIBRATION)
+            choose_cache_texts(self.checkpoint, cache=self._cache).write(scratch / CACHE_CALIBRATION)
         write_tokens(scratch / bundles.TOKENS, self.checkpoint.processor.encode, self._cache)
         signatures = writer_signatures(self.checkpoint.config, self._prefill_lengths)
         source = self.sources[self.framework]

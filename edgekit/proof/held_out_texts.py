@@ -63,41 +63,45 @@ def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS, *, cache: Ca
         texts = replace(_prompts(made, processor, longest, translate=translate), sources=(), references=())
         return WrittenSamples(texts=texts, population=0, origin="edgekit's own samples", note=f"not measured: {error}")
     chosen = _sample(test, count, by_source=translate)
-    encoded = encode_pairs(chosen, processor, translate=translate, training=False)
-    rows = zip(encoded.targets, encoded.sources or [[] for _ in encoded.targets], strict=True)
-    scored = tuple(Prompt(ids=tuple(ids), source=tuple(source)) for ids, source in rows)
-    texts = _prompts(chosen, processor, longest, translate=translate)
+    texts = _with_scored(_prompts(chosen, processor, longest, translate=translate), chosen, checkpoint)
     missing = max(0, (count or 0) - len(texts.prompts))
     others = _sample([*validation, *train], missing, by_source=translate)
     more = _prompts(others, processor, longest, translate=translate).prompts
     return WrittenSamples(
-        texts=replace(texts, prompts=texts.prompts + more, scored=scored, size_bytes=encoded.size_bytes),
+        texts=replace(texts, prompts=texts.prompts + more),
         population=len({pair.source for pair in test} if translate else test),
         origin=f"test part of {checkpoint.data.source if checkpoint.data else ''}",
         note="",
     )
 
 
-def choose_cache_texts(checkpoint: Checkpoint, count: int = CACHE_TEXTS) -> WrittenSamples:
+def choose_cache_texts(
+    checkpoint: Checkpoint, count: int = CACHE_TEXTS, *, cache: Cache | None = None
+) -> WrittenSamples:
     """Texts of the training part, to calibrate a quantized cache with.
 
     Raises RefusedError where the data can't be read again.
     """
     try:
-        train = _parts(checkpoint, None)[-1]
+        train = _parts(checkpoint, cache)[-1]
     except (DataError, MissingExtraError) as error:
         raise RefusedError(f"a cache of int8 needs texts to see its range: {error}") from error
-    translate = checkpoint.config.task == "translate"
-    chosen = _sample(train, count, by_source=translate)
-    encoded = encode_pairs(chosen, checkpoint.processor, translate=translate, training=False)
-    rows = zip(encoded.targets, encoded.sources or [[] for _ in encoded.targets], strict=True)
-    scored = tuple(Prompt(ids=tuple(ids), source=tuple(source)) for ids, source in rows)
+    chosen = _sample(train, count, by_source=checkpoint.config.task == "translate")
     return WrittenSamples(
-        texts=GoldenTexts(prompts=(), max_new_tokens=1, scored=scored, size_bytes=encoded.size_bytes),
+        texts=_with_scored(GoldenTexts(prompts=(), max_new_tokens=1), chosen, checkpoint),
         population=len(train),
         origin=f"training part of {checkpoint.data.source if checkpoint.data else ''}",
         note="",
     )
+
+
+def _with_scored(texts: GoldenTexts, pairs: Sequence[Pair], checkpoint: Checkpoint) -> GoldenTexts:
+    """The golden texts with these to score, too."""
+    translate = checkpoint.config.task == "translate"
+    encoded = encode_pairs(pairs, checkpoint.processor, translate=translate, training=False)
+    rows = zip(encoded.targets, encoded.sources or [[] for _ in encoded.targets], strict=True)
+    scored = tuple(Prompt(ids=tuple(ids), source=tuple(source)) for ids, source in rows)
+    return replace(texts, scored=scored, size_bytes=encoded.size_bytes)
 
 
 def _parts(checkpoint: Checkpoint, cache: Cache | None) -> list[tuple[Pair, ...]]:
