@@ -6,19 +6,17 @@ the imported runtime.
 """
 
 import ctypes
-import importlib.util
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from runner_memory import watch_memory
 
-MEMORY = Path(__file__).parents[1] / "devices" / "runner" / "memory.py"
 _WARMUP_TEXTS = 2
 
 
@@ -153,7 +151,7 @@ def main() -> None:
     stdout = os.dup(1)  # what runtimes print goes elsewhere
     os.dup2(2, 1)
     runtime = RUNTIMES[job["peer"]](job["path"], job["threads"])
-    memory = _memory()
+    memory = watch_memory()
     runtime.load()
     texts, ids = [], []
     for number in range(_WARMUP_TEXTS + job["texts"]):
@@ -181,16 +179,6 @@ def _timed(runtime: Any, prompt: list[int], tokens: int) -> tuple[float, list[fl
 @ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 def _SILENT(level: int, text: bytes, data: Any) -> None:  # noqa: N802 - a constant: it must outlive the call
     """Say nothing."""
-
-
-def _memory() -> Any:
-    """edgekit's own reading of a process's memory, from now on."""
-    spec = importlib.util.spec_from_file_location("runner_memory", MEMORY)
-    assert spec is not None  # the file is in this repository
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Memory()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ line. What is timed is what edgekit's runner times: inputs in, run, outputs out,
 """
 
 import gc
-import importlib.util
 import json
 import os
 import statistics
@@ -23,8 +22,8 @@ if len(sys.argv) < 2:  # a process that counts from its own beginning, as edgeki
     os.execv(sys.executable, [sys.executable, __file__, f"{_STARTED}{time.monotonic_ns()}"])
 
 import numpy as np  # noqa: E402
+from runner_memory import watch_memory  # noqa: E402
 
-MEMORY = Path(__file__).parents[1] / "devices" / "runner" / "memory.py"
 WARMUP_S, RATE_S = 1.0, 0.25
 
 Arrays = dict[str, Any]
@@ -170,7 +169,7 @@ RUNTIMES = {
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Load, answer first, then time every text; ms and bytes."""
     runtime = RUNTIMES[job["runtime"]](job["threads"])
-    memory = _memory()
+    memory = watch_memory()
     before = time.monotonic_ns()
     runtime.load(job["model"])
     loaded = time.monotonic_ns()
@@ -251,16 +250,6 @@ def _answer(outputs: Arrays, tokens: int) -> Any:
         value = next(iter(outputs.values()))
     vector = np.asarray(value[0], np.float64)
     return vector[:tokens].mean(0) if vector.ndim == 2 else vector
-
-
-def _memory() -> Any:
-    """edgekit's own reading of a process's memory, from now on."""
-    spec = importlib.util.spec_from_file_location("runner_memory", MEMORY)
-    assert spec is not None  # the file is in this repository
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Memory()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Literal
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edgekit.bundle import FileRecord
+from edgekit.bundle import FileRecord, file_sha256
 from edgekit.errors import OutputError, RefusedError
 from edgekit.outputs import explained, scratch_directory
 
@@ -198,13 +198,11 @@ def parse_size(text: str) -> int:
 
 def tree_sha256(path: Path) -> str:
     """The sha256 of a file, or of a folder: the names and contents of all files in it."""
+    if path.is_file():
+        return file_sha256(path)
     digest = hashlib.sha256()
     for relative, file in _walk(path):
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        if path.is_file():
-            return content
-        digest.update(f"{relative}\0{content}\n".encode())
+        digest.update(f"{relative}\0{file_sha256(file)}\n".encode())
     return digest.hexdigest()
 
 

@@ -176,14 +176,15 @@ def run_export(
     from functools import partial
 
     from edgekit.checkpoint import embedded_checkpoint_path, load_checkpoint
+    from edgekit.cli.measuring import parse_lengths
     from edgekit.cli.output import print_json, split_list, stderr
     from edgekit.cli.sweeps import parse_samples
     from edgekit.export.foreign import TextChoice, is_foreign, open_foreign, refuse_foreign_options
     from edgekit.export.plan import plan_exports
     from edgekit.proof.held_out_texts import TEXTS
 
-    asked = _parse_lengths(sequence_length or [], "--sequence-length")
-    prefill = _parse_lengths(prefill_length or [], "--prefill-length")
+    asked = parse_lengths(sequence_length or [], "--sequence-length")
+    prefill = parse_lengths(prefill_length or [], "--prefill-length")
     cache = open_cache(cache_dir, cache_size, off=no_cache)
     foreign, samples = None, parse_samples(eval_samples or "500")
     if source is not None and is_foreign(source):
@@ -256,16 +257,6 @@ def run_export(
         _show_outcomes(outcomes)
     _complain(outcomes)
     raise typer.Exit(code=0 if all(outcome.ok for outcome in outcomes) else 1)
-
-
-def _parse_lengths(typed: list[str], option: str) -> tuple[int, ...]:
-    from edgekit.cli.output import split_list
-
-    items = split_list(typed)
-    for item in items:
-        if not item.isdigit() or int(item) < 1:
-            raise typer.BadParameter(f"{item!r} is no number of tokens from 1", param_hint=option)
-    return tuple(sorted(set(map(int, items))))
 
 
 def _check_prefill(lengths: tuple[int, ...], checkpoint: "Checkpoint | None") -> None:

@@ -21,17 +21,10 @@ from edgekit.sources.writers_torch import build_flat
 from edgekit.text.corpora import load_corpus
 from edgekit.text.datasets import DataSpec
 from edgekit.text.processor import train_processor
+from tests.model.writers import LLAMA
 from tests.tiny import THINGS, VERBS
 
 CONTEXT = 24
-LLAMA: dict[str, Any] = {
-    "norm": "rmsnorm",
-    "positions": "rotary",
-    "activation": "silu",
-    "gated_ffn": True,
-    "linear_bias": False,
-    "num_kv_heads": 2,
-}
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "ffn_size": 48, "max_length": CONTEXT}
 
 
