@@ -10,6 +10,8 @@ import numpy as np
 from .backend import UNNAMED, Backend, Call, Port, Signature, nothing
 from .failures import RunError, first_line
 from .job import RunnerJob
+from .session import kept_name
+from .session_coreml import CoremlSession
 from .steps import Arrays
 
 #: a job's compute units → coremltools' name of them: what Core ML may use, not what it will
@@ -47,11 +49,16 @@ class CoremlBackend(Backend):
         description = runtime.utils.load_spec(job.model).description
         ports = runtime.proto.FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name
         functions = {function.name: function for function in description.functions} or {UNNAMED: description}
+        states = {name: _ports(function.state, ports) for name, function in functions.items()}
         self.signatures = {
-            name: Signature(_ports(function.input, ports), _ports(function.output, ports))
+            name: Signature(
+                {**_ports(function.input, ports), **states[name]},
+                {**_ports(function.output, ports), **{kept_name(each): port for each, port in states[name].items()}},
+            )
             for name, function in functions.items()
         }
         self._models = {name: self._load(job.model, name) for name in functions}
+        self._states = {name: tuple(each) for name, each in states.items()}
 
     def _load(self, path: str, function: str) -> Any:
         """One function as a model; coremltools only warns where Core ML refuses it, and fails when it is first run."""
@@ -63,8 +70,29 @@ class CoremlBackend(Backend):
         return model
 
     def prepare(self, signature: str, inputs: Arrays) -> Call:
-        """Predict with the signature's model, which takes the inputs and gives the outputs."""
-        return Call(nothing, partial(self._models[signature].predict, dict(inputs)), _read)
+        """Predict with the signature's model, which takes the inputs and gives the outputs.
+
+        What is given for a state is written to a new one first, and what it holds then is an output, as in files that
+        take their states as inputs.
+        """
+        model, names = self._models[signature], self._states[signature]
+        given = {name: value for name, value in inputs.items() if name not in names}
+        if not names:
+            return Call(nothing, partial(model.predict, given), _read)
+        state = model.make_state()
+
+        def write() -> None:
+            for name in names:
+                state.write_state(name, inputs[name])
+
+        def read(outputs: Any) -> Arrays:
+            return {**_read(outputs), **{kept_name(name): np.array(state.read_state(name)) for name in names}}
+
+        return Call(write, partial(model.predict, given, state=state), read)
+
+    def session(self) -> CoremlSession:
+        """Calls whose states stay in Core ML."""
+        return CoremlSession(self, self._models, self._states)
 
     def assignment(self) -> dict[str, Any]:
         """Core ML's own plan: for each operation its kind, the device preferred, the others that could, its cost.
@@ -117,7 +145,12 @@ def _device(device: Any) -> str:
 
 
 def _ports(features: Any, dtype_name: Any) -> dict[str, Port]:
-    return {feature.name: _port(feature.type.multiArrayType, dtype_name) for feature in features}
+    return {feature.name: _port(_array(feature.type), dtype_name) for feature in features}
+
+
+def _array(kind: Any) -> Any:
+    """What an input, an output or a state is: a state wraps its array."""
+    return kind.stateType.arrayType if kind.WhichOneof("Type") == "stateType" else kind.multiArrayType
 
 
 def _port(array: Any, dtype_name: Any) -> Port:
