@@ -225,7 +225,7 @@ def _unfit_route(
     """What keeps a model that writes from a target by this route."""
     if config.task == "classify":
         return None
-    refused = refuse_route(config, target.name, route, kv_cache, coreml.minimum_deployment_target or "iOS18")
+    refused = refuse_route(config, target.name, route, kv_cache)
     return RefusedError(refused) if refused else None
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
@@ -40,25 +41,33 @@ def load(runtime: Any, job: RunnerJob) -> Backend:
 
 
 class CoremlBackend(Backend):
-    """A loaded model for each function of a package; one without named functions has a single unnamed entry."""
+    """A loaded model for each function of a package; one without named functions has a single unnamed entry.
+
+    Of a folder of packages each is a function, by its own name.
+    """
 
     def __init__(self, runtime: Any, job: RunnerJob) -> None:
         self.version = str(runtime.__version__)
         self._coremltools = runtime
         self._units = runtime.ComputeUnit[COMPUTE_UNITS[job.compute_units]]
-        description = runtime.utils.load_spec(job.model).description
-        ports = runtime.proto.FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name
-        functions = {function.name: function for function in description.functions} or {UNNAMED: description}
-        states = {name: _ports(function.state, ports) for name, function in functions.items()}
-        self.signatures = {
-            name: Signature(
-                {**_ports(function.input, ports), **states[name]},
-                {**_ports(function.output, ports), **{kept_name(each): port for each, port in states[name].items()}},
-            )
-            for name, function in functions.items()
-        }
-        self._models = {name: self._load(job.model, name) for name in functions}
-        self._states = {name: tuple(each) for name, each in states.items()}
+        self._port_name = runtime.proto.FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name
+        self.signatures: dict[str, Signature] = {}
+        self._models: dict[str, Any] = {}
+        self._states: dict[str, tuple[str, ...]] = {}
+        for only, path in _packages(Path(job.model)).items():
+            description = runtime.utils.load_spec(path).description
+            for function in description.functions:
+                self._add(function.name, function, self._load(path, function.name))
+            if not description.functions:
+                self._add(only, description, self._load(path, UNNAMED))
+
+    def _add(self, name: str, described: Any, model: Any) -> None:
+        inputs, outputs, states = (
+            _ports(features, self._port_name) for features in (described.input, described.output, described.state)
+        )
+        kept = {kept_name(state): port for state, port in states.items()}
+        self.signatures[name] = Signature({**inputs, **states}, {**outputs, **kept})
+        self._models[name], self._states[name] = model, tuple(states)
 
     def _load(self, path: str, function: str) -> Any:
         """One function as a model; coremltools only warns where Core ML refuses it, and fails when it is first run."""
@@ -105,7 +114,7 @@ class CoremlBackend(Backend):
                 model.get_compiled_model_path(), compute_units=self._units
             )
             program = plan.model_structure.program
-            function = program.functions[name or "main"]
+            function = program.functions[name if name in program.functions else "main"]
             operations += [_planned(plan, operation, name) for operation in _operations(function.block)]
         return {"format": "coreml", "operations": [operation for operation in operations if operation]}
 
@@ -142,6 +151,12 @@ def _planned(plan: Any, operation: Any, function: str) -> Optional[dict[str, Any
 def _device(device: Any) -> str:
     name = type(device).__name__
     return _DEVICES.get(name, name)
+
+
+def _packages(path: Path) -> dict[str, str]:
+    """The package by no name; of a folder of packages, each by its own."""
+    found = {} if (path / "Manifest.json").exists() else {each.stem: str(each) for each in path.glob("*.mlpackage")}
+    return dict(sorted(found.items())) or {UNNAMED: str(path)}
 
 
 def _ports(features: Any, dtype_name: Any) -> dict[str, Port]:

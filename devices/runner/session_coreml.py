@@ -44,8 +44,9 @@ class CoremlSession(Session):
         }
 
     def begin(self) -> State:
-        """Zeros, which a new MLState holds."""
-        return dict.fromkeys(self.states, _ZEROS)
+        """Zeros, which a new MLState holds; arrays of them for what a package is given and gives back."""
+        kept = {key for names in self._kept.values() for key, _ in names}
+        return {name: _ZEROS if name in kept else value for name, value in super().begin().items()}
 
     def call(self, signature: str, inputs: Arrays, state: State) -> tuple[Arrays, State]:
         """Predict; the MLState is made, or copied, where the last call was not this function's on the same."""
@@ -62,9 +63,13 @@ class CoremlSession(Session):
 
     def size_bytes(self, state: State) -> int:
         """What the states take, of one text."""
-        given = sum(int(value.nbytes) for value in state.values() if isinstance(value, np.ndarray))
-        ports = self.states.values()
-        return given + sum(int(np.prod(first_shape(port))) * np.dtype(port.dtype).itemsize for port in ports)
+        return sum(self._bytes(name, value) for name, value in state.items())
+
+    def _bytes(self, name: str, value: Any) -> int:
+        if not isinstance(value, _Moment):
+            return int(value.nbytes)
+        port = self.states[name]
+        return int(np.prod(first_shape(port))) * np.dtype(port.dtype).itemsize
 
     def _own(self, signature: str, state: State) -> _Kept:
         """An MLState of this function that holds what `state` does."""

@@ -18,13 +18,14 @@ from tests.devices import coreml_stand_in
 from tests.export.writers import prompts, write_file
 from tests.model.writers import CONFIGS
 
-MODELS = {"generate": CONFIGS[1], "translate": CONFIGS[-1]}
+MODELS = {"generate": (CONFIGS[1], "stateful"), "translate": (CONFIGS[-1], "stateful"), "two": (CONFIGS[-1], "passed")}
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[TransformerConfig, Path]:
-    config = MODELS[request.param]
-    return config, write_file(config, "stateful", tmp_path_factory.mktemp("states"))
+    """A model whose package keeps the states, and one of two packages that are given them."""
+    config, form = MODELS[request.param]
+    return config, write_file(config, form, tmp_path_factory.mktemp("states"))
 
 
 @pytest.fixture(autouse=True)
