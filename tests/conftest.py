@@ -1,7 +1,9 @@
 """What tests of all rooms share."""
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,6 +34,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.xdist_group(groups[item.path]))
     items.sort(key=lambda item: SHARED.index(groups[item.path]) if groups[item.path] in SHARED else len(SHARED))
+
+
+@pytest.fixture(scope="session")
+def kept_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of exports that all processes of the session share, for `keeping`."""
+    folder = tmp_path_factory.getbasetemp()
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "kept-exports"
+
+
+@contextlib.contextmanager
+def keeping(folder: Path) -> Iterator[None]:
+    """Within, exports keep what they make in `folder`, and take what others left there: where they are not the test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKIT_CACHE_DIR", str(folder))
+        patch.setenv("EDGEKIT_CACHE_SIZE", "1GB")
+        yield
 
 
 def lacking(part: str) -> NoReturn:
