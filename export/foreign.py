@@ -96,7 +96,7 @@ def _open_custom(
 
 def refuse_foreign_options(**options: Any) -> None:
     """Raise RefusedError for options that a checkpoint has no use for."""
-    flags = {"inputs": "--input", "trust": "--trust-remote-code"}
+    flags = {"inputs": "--input", "trust_remote_code": "--trust-remote-code"}
     for name, value in options.items():
         if value and value != "none":
             flag = flags.get(name, f"--{name}")

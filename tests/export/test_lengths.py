@@ -259,6 +259,6 @@ def test_from_texts_to_bundles_that_answer(edgekit: Edgekit, tmp_path: Path) -> 
     assert len(json.loads(shown.out)) == 3
     shown = edgekit("verify")
     assert shown.code == 0, shown.err
-    shown = edgekit("bench", "--device", "local", "--num-runs", "50", "--max-secs", "2", "--json")
+    shown = edgekit("bench", "--device", "local", "--num-runs", "50", "--min-secs", "0", "--cold-starts", "0", "--json")
     assert shown.code == 0, shown.err
     assert {each["measurement"]["parity"]["verdict"] for each in shown.json()["outcomes"]} == {"within-tolerance"}
