@@ -24,10 +24,25 @@ TopP = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Choose among the likeliest tokens that have this probability together.")
 ]
 RepetitionPenalty = Annotated[
-    float, typer.Option(min=0.001, help="Above 1: tokens that are there already become less likely.")
+    float | None,
+    typer.Option(
+        min=0.001,
+        help="Above 1: tokens that are there already become less likely.",
+        show_default="the model's own, or 1",
+    ),
 ]
-NumBeams = Annotated[int, typer.Option(min=1, help="Look for the likeliest text, with so many kept at each step.")]
-LengthPenalty = Annotated[float, typer.Option(help="With --num-beams: above 0 favours longer texts.")]
+NumBeams = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Look for the likeliest text, with so many kept at each step.",
+        show_default="the model's own, or 1",
+    ),
+]
+LengthPenalty = Annotated[
+    float | None,
+    typer.Option(help="With --num-beams: above 0 favours longer texts.", show_default="the model's own, or 1"),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Where chance begins.")]
 NumThreads = Annotated[int, typer.Option(min=1, help="Threads of the runtime.")]
 DeviceName = Annotated[str, typer.Option(help="local, ssh:user@host[:port], adb:SERIAL, or a name of devices.toml.")]
@@ -55,7 +70,7 @@ def sampling_temperature(temperature: float | None, *, top_k: int, top_p: float)
 
 def check_beams(settings: "WritingSettings") -> None:
     """A usage error for beams with chance: they look for the likeliest text."""
-    if settings.num_beams > 1 and settings.temperature > 0:
+    if (settings.num_beams or 1) > 1 and settings.temperature > 0:
         message = "--num-beams looks for the likeliest text: leave out --temperature, --top-k and --top-p"
         raise typer.BadParameter(message, param_hint="--num-beams")
 
@@ -100,6 +115,7 @@ def write_and_show(
         for line in _unknown(writer, texts):
             stderr.print(line, markup=False)
         try:
+            settings = writer.settle(settings)
             results = write_after(writer, texts, settings, on_text=shown.take)
         except KeyboardInterrupt:
             if as_json:
@@ -209,10 +225,11 @@ def _remarks(texts: "Sequence[WrittenText]", settings: "WritingSettings") -> lis
     from edgekit.cli.output import counted
 
     firsts = [text.first_ms for text in texts if text.first_ms is not None]
-    rate = None if settings.num_beams > 1 else _decode_rate(texts)
+    beams = settings.num_beams or 1
+    rate = None if beams > 1 else _decode_rate(texts)
     told = [counted(sum(len(text.ids) for text in texts), "token")]
     told += [f"{rate:.1f} tokens/s"] if rate else []
-    if firsts and settings.num_beams == 1:
+    if firsts and beams == 1:
         read = counted(sum(text.prompt_tokens for text in texts) // len(texts), "token")
         told.append(f"first token after {statistics.median(firsts):.1f} ms ({read} read)")
     lines = [", ".join(told)]
