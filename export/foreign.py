@@ -7,8 +7,8 @@ from typing import Any
 from edgekit.bundle import TOKENIZER
 from edgekit.cache import Cache
 from edgekit.errors import BundleError, RefusedError
+from edgekit.export.asked import ForeignModel
 from edgekit.export.lengths import LengthChoice, lengths_for
-from edgekit.export.plan import ForeignModel
 from edgekit.export.prepare import Texts
 from edgekit.export.quantize.calibration import DEFAULT_SAMPLES
 from edgekit.export.subjects import ForeignSubject, HubWriterSubject
