@@ -180,8 +180,8 @@ def put_table(rows: list[dict[str, Any]]) -> None:
     failed = [f"{MODELS[r['model']][0]}, {r['target']} {r['scheme']}: {r['why']}" for r in rows if not r["ok"]]
     missing = [title for name, (title, _, _) in MODELS.items() if name not in names]
     note = (
-        f"Made by `{COMMAND}`: max |Δ| of the logits in units of max(1, max |PyTorch|), on {TEXTS} texts. The models are "
-        "small, of random weights that were then trained for seconds to tell how long a text is, or how bright an "
+        f"Made by `{COMMAND}`: max |Δ| of the logits in units of max(1, max |PyTorch|), on {TEXTS} texts. The models "
+        "are small, of random weights that were then trained for seconds to tell how long a text is, or how bright an "
         "image: without that they are undecided, and which labels change in int8 is chance. "
         "Core ML files were evaluated on Linux by edgekit, not on Apple hardware. "
         + (f"Failed: {'; '.join(failed)}." if failed else "None failed.")
