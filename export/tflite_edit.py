@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 _OPTIONS = {
     schema.BuiltinOperator.SLICE: (schema.BuiltinOptions.SliceOptions, schema.SliceOptionsT),
     schema.BuiltinOperator.MUL: (schema.BuiltinOptions.MulOptions, schema.MulOptionsT),
+    schema.BuiltinOperator.CONCATENATION: (schema.BuiltinOptions.ConcatenationOptions, schema.ConcatenationOptionsT),
+    schema.BuiltinOperator.TRANSPOSE: (schema.BuiltinOptions.TransposeOptions, schema.TransposeOptionsT),
+    schema.BuiltinOperator.DYNAMIC_UPDATE_SLICE: (
+        schema.BuiltinOptions.DynamicUpdateSliceOptions,
+        schema.DynamicUpdateSliceOptionsT,
+    ),
 }
 
 #: the first version that knows int8, where that is not the first of all
@@ -104,7 +110,8 @@ def _opcode(model: Any, builtin: int) -> int:
         if _code(model, index) == builtin:
             return index
     code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = builtin
+    code.builtinCode = builtin
+    code.deprecatedBuiltinCode = min(builtin, schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)  # one byte
     code.version = _VERSIONS.get(builtin, 1)
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
