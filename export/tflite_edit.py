@@ -12,6 +12,12 @@ _OPTIONS = {
     schema.BuiltinOperator.MUL: (schema.BuiltinOptions.MulOptions, schema.MulOptionsT),
     schema.BuiltinOperator.GATHER: (schema.BuiltinOptions.GatherOptions, schema.GatherOptionsT),
     schema.BuiltinOperator.BITCAST: (schema.BuiltinOptions.BitcastOptions, schema.BitcastOptionsT),
+    schema.BuiltinOperator.CONCATENATION: (schema.BuiltinOptions.ConcatenationOptions, schema.ConcatenationOptionsT),
+    schema.BuiltinOperator.TRANSPOSE: (schema.BuiltinOptions.TransposeOptions, schema.TransposeOptionsT),
+    schema.BuiltinOperator.DYNAMIC_UPDATE_SLICE: (
+        schema.BuiltinOptions.DynamicUpdateSliceOptions,
+        schema.DynamicUpdateSliceOptionsT,
+    ),
 }
 #: the largest number in the field of operators' kinds that old readers know; above it, it says "see the other field"
 _LARGEST_OLD = 127

@@ -98,9 +98,11 @@ class CompiledBackend(Backend):
 
     def session(self) -> Any:
         """States in LiteRT's buffers."""
+        from .litert_states import updated_in_place
         from .session_litert import LitertSession
 
-        return LitertSession(self, self._model)
+        in_place = updated_in_place(self._job.model) if self._job.accelerator == "cpu" else set()
+        return LitertSession(self, self._model, in_place)
 
     def _buffers_of(self, signature: str) -> tuple[Arrays, Arrays]:
         if signature not in self._buffers:
