@@ -35,9 +35,8 @@ def _refuse_writing(asked: AskedFile) -> str | None:
     if not asked.writes:
         return None
     config, name, lengths = asked.config, asked.target.name, asked.coreml.sequence_lengths or asked.lengths
-    oldest = asked.coreml.minimum_deployment_target or "iOS18"
     refused = refuse_writer(config, name, asked.scheme, asked.rewrites, lengths)
-    return refused or refuse_route(config, name, asked.route, asked.kv_cache, oldest)
+    return refused or refuse_route(config, name, asked.route, asked.kv_cache)
 
 
 def _refuse_coreml(asked: AskedFile) -> str | None:

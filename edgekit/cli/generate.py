@@ -28,7 +28,8 @@ def run_generate(
     The text appears as it is written; the speed comes last, on stderr. A bundle runs in its own runtime, here or on a
     board or phone, where the loop from token to token runs too; a checkpoint runs in its framework; a model of Hugging
     Face is exported first. By default the likeliest token is taken at each step: --temperature, --top-k and --top-p
-    choose by chance, the same for a --seed.
+    choose by chance, the same for a --seed. What the generation settings of a model of Hugging Face forbid, force or
+    penalize is followed; its bundle's README.md names what is not.
     An empty text lets the model begin by itself. A text that fills the context ends there, or --on-long-prompt slide
     forgets the oldest half and goes on. Ctrl-C keeps what was written (exit code 130).
 

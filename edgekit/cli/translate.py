@@ -24,8 +24,9 @@ def run_translate(
     A translation appears as it is written; the speed comes last, on stderr. A bundle runs in its own runtime, here or
     on a board or phone, where the loop from token to token runs too; a checkpoint runs in its framework; a model of
     Hugging Face is exported first. By default the likeliest token is taken at each step; --num-beams looks for the
-    likeliest translation as a whole. A text that is longer than the model reads is refused. Ctrl-C keeps what was
-    written (exit code 130).
+    likeliest translation as a whole. The generation settings of a model of Hugging Face are followed, their beams too,
+    as far as its bundle's README.md does not name what is not. A text that is longer than the model reads is refused.
+    Ctrl-C keeps what was written (exit code 130).
 
     Examples:
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from edgekit.proof.writing import LongPrompt, WritingSettings, WrittenText
     from edgekit.writing import TextResult, TextWriter, WritingTask
 
+#: what these options are where nothing is said
+_OWN = "the model's own, or 1"
+
 
 @dataclass(frozen=True, kw_only=True)
 class WritingOptions:
@@ -31,12 +34,16 @@ class WritingOptions:
         typer.Option(min=0.0, max=1.0, help="Choose among the likeliest tokens that have this probability together."),
     ] = 1.0
     repetition_penalty: Annotated[
-        float, typer.Option(min=0.001, help="Above 1: tokens that are there already become less likely.")
-    ] = 1.0
+        float | None,
+        typer.Option(min=0.001, help="Above 1: tokens that are there already become less likely.", show_default=_OWN),
+    ] = None
     num_beams: Annotated[
-        int, typer.Option(min=1, help="Look for the likeliest text, with so many kept at each step.")
-    ] = 1
-    length_penalty: Annotated[float, typer.Option(help="With --num-beams: above 0 favours longer texts.")] = 1.0
+        int | None,
+        typer.Option(min=1, help="Look for the likeliest text, with so many kept at each step.", show_default=_OWN),
+    ] = None
+    length_penalty: Annotated[
+        float | None, typer.Option(help="With --num-beams: above 0 favours longer texts.", show_default=_OWN)
+    ] = None
     seed: Annotated[int, typer.Option(min=0, help="Where chance begins.")] = 0
 
     def settings(self, long_prompt: "LongPrompt" = "refuse") -> "WritingSettings":
@@ -46,7 +53,7 @@ class WritingOptions:
         temperature = self.temperature
         if temperature is None:
             temperature = 1.0 if self.top_k or self.top_p < 1 else 0.0  # these alone ask for chance, too
-        if self.num_beams > 1 and temperature > 0:
+        if (self.num_beams or 1) > 1 and temperature > 0:
             message = "--num-beams looks for the likeliest text: leave out --temperature, --top-k and --top-p"
             raise typer.BadParameter(message, param_hint="--num-beams")
         return WritingSettings(**vars(self) | {"temperature": temperature, "long_prompt": long_prompt})
@@ -112,6 +119,7 @@ def write_and_show(
         for line in _unknown(writer, texts):
             stderr.print(line, markup=False)
         try:
+            settings = writer.settle(settings)
             results = write_after(writer, texts, settings, on_text=shown.take)
         except KeyboardInterrupt:
             if options.as_json:
@@ -221,10 +229,11 @@ def _remarks(texts: "Sequence[WrittenText]", settings: "WritingSettings") -> lis
     from edgekit.cli.output import counted
 
     firsts = [text.first_ms for text in texts if text.first_ms is not None]
-    rate = None if settings.num_beams > 1 else _decode_rate(texts)
+    beams = settings.num_beams or 1
+    rate = None if beams > 1 else _decode_rate(texts)
     told = [counted(sum(len(text.ids) for text in texts), "token")]
     told += [f"{rate:.1f} tokens/s"] if rate else []
-    if firsts and settings.num_beams == 1:
+    if firsts and beams == 1:
         read = counted(sum(text.prompt_tokens for text in texts) // len(texts), "token")
         told.append(f"first token after {statistics.median(firsts):.1f} ms ({read} read)")
     lines = [", ".join(told)]
