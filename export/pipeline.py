@@ -352,7 +352,8 @@ def _fill_bundle(
         write_onnx_configs(folder, plan.target.file, subject.checkpoint)
     proven = prove_plan(plan, folder, reference, signatures, session.cache, session.scratch)
     _collect_logs(session, plan, folder / bundles.LOG)
-    write_snippets(folder, plan.name, subject.task, plan.target.name, signatures, text_ends=reference.text_ends)
+    ends, rules = reference.text_ends, reference.text_rules
+    write_snippets(folder, plan.name, subject.task, plan.target.name, signatures, text_ends=ends, text_rules=rules)
     return bundles.seal_bundle(
         folder,
         name=plan.name,
@@ -373,7 +374,8 @@ def _fill_bundle(
         accuracy=proven.proof.accuracy,
         proven_before=proven.before,
         written=proven.proof.written,
-        text_ends=reference.text_ends,
+        text_ends=ends,
+        text_rules=rules,
         golden_texts=reference.origin,
     )
 

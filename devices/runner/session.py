@@ -31,6 +31,11 @@ def present_names(signature: Signature) -> dict[str, str]:
     return {name[len(_PRESENT) :]: name for name in signature.outputs if name.startswith(_PRESENT)}
 
 
+def kept_name(state: str) -> str:
+    """The output that goes on with a state which the runtime itself keeps, by the state's name."""
+    return state.replace(_PAST, _PRESENT, 1)
+
+
 class Session:
     """Calls a backend with its states as numpy arrays; backends whose runtimes have buffers of their own do better.
 
