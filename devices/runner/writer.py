@@ -100,7 +100,7 @@ class Writer:
         whole = self._signatures[self._decode].inputs[self._ids].shape[1] or len(ids)
         first, last = ids[: len(ids) - whole], ids[len(ids) - whole :]
         count, state = before.length, before.state
-        for size in plan_chunks(len(first), tuple(sorted(self._prefill)), (self.longest or len(ids)) - count):
+        for size in first and plan_chunks(len(first), tuple(sorted(self._prefill)), (self.longest or len(ids)) - count):
             part, first = first[:size], first[size:]
             padded = part + [0] * (size - len(part))
             _, state = self._call(self._prefill[size], padded, before._replace(state=state, length=count), owned=owned)
