@@ -1,11 +1,12 @@
 """What tests of all rooms share."""
 
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -20,20 +21,39 @@ os.environ["EDGEKIT_CACHE_SIZE"] = "0"
 # A shell's script has its background jobs ignore Ctrl-C, and all that they start: here it must be heard.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-#: what takes long to make and is made once in each process: the files that use one stay together, and come first
-SHARED = ("arm_board_rig", "routes")
+#: fixtures that take long to make and are made once in each process: all files that use them go to the same, and first
+SHARED = {"arm_board": "arm_board", "routes": "routes", "int8_file": "routes"}
+ROOT = Path(__file__).parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@functools.cache
+def process_of(file: str) -> str:
+    """What a file of tests shares with others, by the parameters of its tests; its own path where it shares nothing."""
+    text = (ROOT / file).read_text()
+    return next((together for name, together in SHARED.items() if f"{name}: " in text), file)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and all files that use the same of `SHARED`."""
-    groups: dict[Path, str] = {}
-    for item in items:
-        used = set(SHARED) & set(getattr(item, "fixturenames", ()))
-        groups[item.path] = min(used, default=groups.get(item.path, str(item.path)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item.path]))
-    items.sort(key=lambda item: SHARED.index(groups[item.path]) if groups[item.path] in SHARED else len(SHARED))
+    """Put first what shares most."""
+    order = list(dict.fromkeys(SHARED.values()))
+    groups = [process_of(item.path.relative_to(ROOT).as_posix()) for item in items]
+    ranks = [order.index(group) if group in order else len(order) for group in groups]
+    items[:] = [item for _, item in sorted(zip(ranks, items, strict=True), key=lambda each: each[0])]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For --dist loadfile: whole files, those that share a fixture of `SHARED` as if they were one.
+
+    Marks of pytest-xdist 3.8's loadgroup do nothing with pytest 9.2, whose node ids can't be changed any more.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return process_of(nodeid.split("::")[0])
+
+    return Together(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
