@@ -15,6 +15,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from edgekit.bundle import Bundle, WrittenTexts, check_files, open_bundle
 from edgekit.checkpoint import load_checkpoint
+from edgekit.devices.runner.litert_states import updated_in_place
 from edgekit.errors import RefusedError, RunnerError
 from edgekit.export.describe import describe_file
 from edgekit.export.operations import find_compressor
@@ -79,6 +80,7 @@ def test_a_float_file_writes_the_tokens_of_its_source(workspace: Path, task: Mod
     assert manifest.proven
     names = ["prefill_8", "prefill_32", "decode"] if task == "generate" else ["encode", "decode"]
     assert [signature.name for signature in manifest.signatures] == names
+    assert updated_in_place(str(bundle.model_path)) == set(names) - {"encode"}
     assert {step.signature for step in read_golden(bundle.golden_path).steps} == set(names)
     assert (written.texts_equal, written.tokens_equal) == (written.prompts, written.tokens)
     assert written.samples == written.population > 2
