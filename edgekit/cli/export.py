@@ -90,7 +90,7 @@ def run_export(
             help="Lengths in tokens that a file takes, the model's own among them: one signature each over one copy of "
             "the weights, ONNX and SavedModel any length. Default: chosen from the lengths of the data's own texts, or "
             "of the texts that a Hugging Face model of one answer by text is proven on; Core ML: one, as several need "
-            "iOS 18.",
+            "iOS 18. Of a model to translate: of source texts, beside the longest, in TFLite; none by default.",
             show_default=False,
         ),
     ] = None,
@@ -201,6 +201,8 @@ def run_export(
         if eval_samples is None and loaded.config.task != "classify":
             samples = TEXTS
     _check_prefill(prefill, None if foreign else loaded)
+    if not foreign and loaded.config.task == "translate":
+        asked, prefill = (), _source_lengths(asked, loaded, split_list(target or ["tflite"]))
     by_default = foreign.by_default if foreign else not asked
     plan = partial(
         plan_exports,
@@ -268,6 +270,16 @@ def _check_prefill(lengths: tuple[int, ...], checkpoint: "Checkpoint | None") ->
         raise RefusedError("--prefill-length is of edgekit's own models to generate: leave it out")
     if checkpoint is not None and (refused := refuse_prefill(lengths, checkpoint.config)):
         raise RefusedError(refused)
+
+
+def _source_lengths(lengths: tuple[int, ...], checkpoint: "Checkpoint", targets: list[str]) -> tuple[int, ...]:
+    """The lengths of source texts that files read beside the longest, ascending; raises RefusedError."""
+    from edgekit.errors import RefusedError
+    from edgekit.export.writer_plan import refuse_source_lengths
+
+    if refused := refuse_source_lengths(lengths, checkpoint.config, targets):
+        raise RefusedError(refused)
+    return tuple(sorted(set(lengths) - {checkpoint.config.max_length}))
 
 
 def _choose_lengths(
