@@ -86,8 +86,7 @@ def _go_on(writer: Writer, prompt: Prompt, generation: Generation, tell: OnToken
             if len(ids) - len(prompt.ids) >= generation.max_new_tokens:
                 return Written(ids[len(prompt.ids) :], "length", slid)
             if not _is_full(writer, reading.length):
-                before, reading = reading, writer.step(token, reading)
-                writer.release(before)
+                reading = writer.go_on(token, reading)
             elif generation.long_prompt == "slide":
                 kept, slid = _newest(kept, writer.longest), slid + 1
                 writer.finish(reading)
