@@ -220,7 +220,7 @@ def test_a_translator_reads_short_texts_by_signatures_of_their_length(folder: Pa
         names = [each.name for each in open_bundle(bundle).manifest.signatures]
         assert names == ["encode_6", "encode_12", "encode", "decode"]
         shown = edgekit("translate", bundle, *texts)
-        assert shown.out.splitlines() == [expected(folder, "translate", text, 64) for text in texts]
+        assert shown.out == "".join(expected(folder, "translate", text, 64) + "\n" for text in texts)
     refused = edgekit("export", folder / "translate", "--target", "coreml", "--sequence-length", "6")
     assert "leave coreml out" in refused.err
     refused = edgekit("export", folder / "translate", "--target", "tflite", "--sequence-length", str(CONTEXT + 1))
