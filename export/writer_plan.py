@@ -46,7 +46,7 @@ def refuse_writer(
     if rewrites:
         return f"--rewrite {rewrites[0]} is of the classifier's graph: leave it out"
     if lengths:
-        return "--sequence-length is of classifiers; a model that writes takes --prefill-length"
+        return "--sequence-length is of classifiers and translators; a model to generate takes --prefill-length"
     return None
 
 
@@ -68,6 +68,20 @@ def refuse_cache(target: str, cache_dtype: CacheDtype, *, writes: bool) -> str |
     if not writes:
         return f"--cache-dtype {cache_dtype} is of models that write: leave it out"
     return None if target == "tflite" else f"{target} does not offer --cache-dtype {cache_dtype}: it is of tflite"
+
+
+def refuse_source_lengths(lengths: Sequence[int], config: Limits, targets: Sequence[str]) -> str | None:
+    """Why a model to translate can't read source texts of these lengths beside its longest; None where it can."""
+    if not lengths:
+        return None
+    if "coreml" in targets or "all" in targets:
+        return (
+            "--sequence-length of a model to translate is of tflite: a Core ML package has one function for source "
+            "texts of all lengths, padded to the longest, and ONNX takes any length; leave coreml out"
+        )
+    if max(lengths) > config.max_length:
+        return f"--sequence-length {max(lengths)} is over the model's {config.max_length} tokens"
+    return None
 
 
 def refuse_prefill(lengths: Sequence[int], config: TransformerConfig) -> str | None:

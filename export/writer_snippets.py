@@ -8,7 +8,7 @@ from typing import Any
 from edgekit.bundle import TextEnds, TextRules
 from edgekit.export.targets import TARGETS
 from edgekit.program import PAST, Signature, Task, TensorSpec
-from edgekit.sources.writers import PREFILL
+from edgekit.sources.writers import ENCODE, PREFILL
 from edgekit.text.processor import BOS_ID, EOS_ID
 
 #: characters of a setting's value that a README shows
@@ -33,6 +33,7 @@ def writer_facts(
         "ports": _ports,
         "prefill": [f"`{each.name}`" for each in signatures if each.name.startswith(PREFILL)],
         "prefill_sizes": sizes,
+        "shorter": [f"`{each.name}`" for each in signatures if each.name.startswith(f"{ENCODE}_")],
         "grows": any(PAST in spec.axes.values() for spec in decode.inputs),
         "stateful": decode.stateful,
         "single": decode.inputs[0].shape[-1] == 1,

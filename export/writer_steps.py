@@ -24,7 +24,9 @@ def writer_steps(signatures: Sequence[Signature], texts: Sequence[Prompt], run: 
     longest = sorted(texts, key=lambda text: -len(text.ids) - len(text.source))[:TEXTS]
     if ENCODE in chain.known:
         for text in longest:
-            chain.translate(text)
+            chain.translate(text, ENCODE)
+        for place, name in enumerate(name for name in chain.known if name.startswith(f"{ENCODE}_")):
+            chain.translate(longest[place % len(longest)], name)
         return tuple(chain.steps)
     for place, name in enumerate(name for name in chain.known if name.startswith(PREFILL)):
         chain.generate(longest[place % len(longest)], name)
@@ -48,14 +50,15 @@ class _Chain:
         values = self._call(prefill, self._empty(prefill) | {"ids": ids})
         self._decode(text.ids, count, values)
 
-    def translate(self, text: Prompt) -> None:
-        """Encode the source text, and decode the first tokens of its translation."""
-        source = self._empty(ENCODE)
-        source["source_ids"][0, : len(text.source)] = text.source
-        source["source_mask"][0, : len(text.source)] = 1
-        encoded = self._call(ENCODE, source)
-        given = {into: encoded[out] for into, out in self.known[DECODE].given.items()}
-        self._decode(text.ids, 0, self._empty(DECODE) | given | {"source_mask": source["source_mask"]})
+    def translate(self, text: Prompt, encode: str) -> None:
+        """Encode the source text by an `encode` or `encode_N`, cut where it is longer, and decode the first tokens."""
+        source, decode = self._empty(encode), self._empty(DECODE)
+        ids = text.source[: source["source_ids"].shape[1]]
+        source["source_ids"][0, : len(ids)] = ids
+        for mask in (source["source_mask"], decode["source_mask"]):
+            mask[0, : len(ids)] = 1
+        encoded = self._call(encode, source)
+        self._decode(text.ids, 0, decode | {into: encoded[out] for into, out in self.known[DECODE].given.items()})
 
     def _decode(self, ids: Sequence[int], position: int, values: Arrays) -> None:
         for place in range(position, min(len(ids), position + DECODED)):

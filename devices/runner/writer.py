@@ -51,20 +51,15 @@ class Writer:
         self._decode = self._find_decode()
         self._ids = next(name for name in _IDS if name in self._signatures[self._decode].inputs)
         self._prefill = self._find_prefill()
-        self._encode = next((n for n, known in self._signatures.items() if is_encoder(known)), None)
+        self._encoders = _encoders(self._signatures)
         self.longest = longest_text(self.session.states) or context
         self.vocab_size = self._signatures[self._decode].outputs["logits"].shape[-1]
-        self._padded_source: Optional[int] = None
-        if self._encode is not None:
-            inputs = self._signatures[self._encode].inputs
-            self._source, self._mask = next(names for names in _SOURCE if names[0] in inputs)
-            self._padded_source = inputs[self._source].shape[1]
-        self.source_length = self._padded_source or context
+        self.source_length = max((length for length in self._encoders if length), default=None) or context
 
     @property
     def translates(self) -> bool:
         """Whether the file reads a source text first."""
-        return self._encode is not None
+        return bool(self._encoders)
 
     def read(self, ids: Sequence[int], source: Sequence[int] = ()) -> Reading:
         """Read a prompt of one token or more from the start, after the source text where the file translates.
@@ -133,16 +128,18 @@ class Writer:
     def _begin(self, source: Sequence[int]) -> tuple[Arrays, State]:
         """What every call takes, and the first states; the encoder has run."""
         state = self.session.begin()
-        if self._encode is None:
+        if not self._encoders:
             return {}, state
-        length = self._padded_source or len(source)
-        ids, mask = np.zeros((1, length), np.int64), np.zeros((1, length), np.int64)
-        ids[0, : len(source)], mask[0, : len(source)] = source, 1
-        ports = self._signatures[self._encode].inputs
-        taken = {name: value.astype(ports[name].dtype) for name, value in ((self._source, ids), (self._mask, mask))}
-        _, state = self._run(self._encode, taken, state, "reading the source text")
+        length = min((known for known in self._encoders if known and known >= len(source)), default=None)
+        encode = self._encoders[length]
+        ports = self._signatures[encode].inputs
+        named = next(names for names in _SOURCE if names[0] in ports)
+        rows = ([*source], [1] * len(source))
+        taken = {name: _padded(row, length, ports[name].dtype) for name, row in zip(named, rows)}
+        _, state = self._run(encode, taken, state, "reading the source text")
         ports = self._signatures[self._decode].inputs
-        return {name: mask.astype(ports[name].dtype) for name in _SOURCE_MASKS if name in ports}, state
+        masks = {name: ports[name] for name in _SOURCE_MASKS if name in ports}
+        return {name: _padded(rows[1], port.shape[1], port.dtype) for name, port in masks.items()}, state
 
     def _check(self, ids: Sequence[int], source: Sequence[int]) -> None:
         if not ids:
@@ -187,6 +184,23 @@ class Writer:
                 if size is not None:
                     found[size] = name
         return found
+
+
+def _padded(row: list[int], length: Optional[int], dtype: str) -> Any:
+    """A batch of one row, with zeros behind it up to `length`."""
+    made = np.zeros((1, length or len(row)), dtype)
+    made[0, : len(row)] = row
+    return made
+
+
+def _encoders(signatures: dict[str, Signature]) -> dict[Optional[int], str]:
+    """The signatures that read a source text, by the length that they take: None is any."""
+    found: dict[Optional[int], str] = {}
+    for name, known in signatures.items():
+        if is_encoder(known):
+            ids = next(ids for ids, _ in _SOURCE if ids in known.inputs)
+            found[known.inputs[ids].shape[1]] = name
+    return found
 
 
 def is_encoder(signature: Signature) -> bool:

@@ -1,7 +1,7 @@
 """`edgekit export`: checkpoint → proven bundles."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,6 +96,8 @@ def run_export(
     cache = cached.open()
     model = _open_model(source, foreign, calibration, lengths, eval_samples=eval_samples, cache=cache)
     _check_prefill(prefill, model.checkpoint)
+    if model.checkpoint is not None and model.checkpoint.config.task == "translate":
+        prefill, model = _source_lengths(lengths, model.checkpoint, targets), replace(model, lengths=())
     plan = _planner(model, targets, form, output=output, force=force)
     plans = plan(lengths=model.lengths)
     if model.takes_chosen_lengths and not dry_run and not any(each.problem for each in plans):
@@ -234,6 +236,17 @@ def _check_prefill(lengths: tuple[int, ...], checkpoint: "Checkpoint | None") ->
         raise RefusedError("--prefill-length is of edgekit's own models to generate: leave it out")
     if checkpoint is not None and (refused := refuse_prefill(lengths, checkpoint.config)):
         raise RefusedError(refused)
+
+
+def _source_lengths(lengths: tuple[int, ...], checkpoint: "Checkpoint", targets: TargetOptions) -> tuple[int, ...]:
+    """The lengths of source texts that files read beside the longest, ascending; raises RefusedError."""
+    from edgekit.cli.output import split_list
+    from edgekit.errors import RefusedError
+    from edgekit.export.writer_plan import refuse_source_lengths
+
+    if refused := refuse_source_lengths(lengths, checkpoint.config, split_list(targets.target or ["tflite"])):
+        raise RefusedError(refused)
+    return tuple(sorted(set(lengths) - {checkpoint.config.max_length}))
 
 
 def _choose_lengths(

@@ -82,18 +82,25 @@ def prefill_name(length: int) -> str:
     return f"{PREFILL}_{length}"
 
 
-def writer_signatures(config: WriterShape, prefill_lengths: Sequence[int] = ()) -> tuple[Signature, ...]:
-    """`prefill_N` for each of the lengths (ascending; none: `default_prefill_lengths`) and `decode`; or `encode` and
-    `decode` of a model to translate. Batches are of one text.
+def encode_name(length: int) -> str:
+    """The name of the signature that reads a source text of no more tokens, where it is not the longest's."""
+    return f"{ENCODE}_{length}"
+
+
+def writer_signatures(config: WriterShape, lengths: Sequence[int] = ()) -> tuple[Signature, ...]:
+    """`prefill_N` for each of the lengths (ascending; none: `default_prefill_lengths`) and `decode`; or, of a model to
+    translate, `encode_N` for each of the lengths, `encode` and `decode`. Batches are of one text.
 
     - prefill_N: ids int32 [1, N], position int32 [1] (how many tokens the cache holds), the cache → the new cache.
     - decode: ids int32 [1, 1], position, the cache → logits float32 [1, 1, vocab] of the next token, the new cache. To
       translate, `source_mask` and what `encode` gave beside them.
     - encode: source_ids and source_mask int32 [1, max_length] → keys and values of the source for each decoder block.
+    - encode_N: the same of [1, N], and zeros behind the N: a short text costs no more than its length.
     """
     if config.task == "translate":
-        return (_encode_signature(config), _translate_signature(config))
-    lengths = tuple(prefill_lengths) or default_prefill_lengths(config.max_length)
+        shorter = (_encode_signature(config, n, encode_name(n)) for n in lengths if n < config.max_length)
+        return (*shorter, _encode_signature(config, config.max_length, ENCODE), _translate_signature(config))
+    lengths = tuple(lengths) or default_prefill_lengths(config.max_length)
     return (*(_prefill_signature(config, length) for length in lengths), _generate_signature(config))
 
 
@@ -166,11 +173,11 @@ def _translate_signature(config: WriterShape) -> Signature:
     )
 
 
-def _encode_signature(config: WriterShape) -> Signature:
+def _encode_signature(config: WriterShape, length: int, name: str) -> Signature:
     return Signature(
-        name=ENCODE,
+        name=name,
         method=ENCODE,
-        inputs=tuple(_ids(name, config.max_length) for name in ("source_ids", "source_mask")),
+        inputs=tuple(_ids(name, length) for name in ("source_ids", "source_mask")),
         outputs=_memory(config, "present"),
     )
 

@@ -10,6 +10,8 @@ from edgekit.model.config import TransformerConfig
 from edgekit.model.decoder_keras import Cache, Decoder, EncoderDecoder, build_model
 from edgekit.model.keras import Tensor
 
+from keras import ops  # isort: skip - edgekit.model.keras chooses the backend first
+
 Tensors = tuple[Tensor, ...]
 
 
@@ -47,9 +49,11 @@ class FlatEncoderDecoder(FlatModel):
     """An EncoderDecoder; inputs come in the order of its signatures."""
 
     def encode(self, inputs: Tensors, training: bool = False) -> Tensors:
-        """Return keys and values of the source for each decoder block."""
+        """Return keys and values of the source for each decoder block, with zeros behind a text of fewer tokens."""
         source_ids, source_mask = inputs
-        return _flat(self.model.encode(source_ids, source_mask))
+        missing = self.model.config.max_length - source_ids.shape[1]
+        memory = _flat(self.model.encode(source_ids, source_mask))
+        return tuple(ops.pad(each, ((0, 0), (0, 0), (0, missing), (0, 0))) for each in memory) if missing else memory
 
     def decode(self, inputs: Tensors, training: bool = False) -> Tensors:
         """Return logits [1, 1, vocab] of the token after ids [1, 1], and the decoder's cache with them in it."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edgekit.errors import RefusedError
 from edgekit.model.config import TransformerConfig
@@ -50,9 +51,11 @@ class FlatEncoderDecoder(nn.Module):
         self._memory = 2 * model.config.num_decoder_blocks  # tensors of it
 
     def encode(self, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, ...]:
-        """Return keys and values of the source for each decoder block."""
+        """Return keys and values of the source for each decoder block, with zeros behind a text of fewer tokens."""
         source_ids, source_mask = _values(self.names["encode"], args, kwargs)
-        return _flat(self.model.encode(source_ids, source_mask))
+        missing = self.model.config.max_length - source_ids.shape[1]
+        memory = _flat(self.model.encode(source_ids, source_mask))
+        return tuple(functional.pad(each, (0, 0, 0, missing)) for each in memory) if missing else memory
 
     def decode(self, *args: Tensor, **kwargs: Tensor) -> tuple[Tensor, ...]:
         """Return logits [1, 1, vocab] of the token after ids [1, 1], and the decoder's cache with them in it."""

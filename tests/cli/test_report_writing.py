@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bundle import Bundle, Parity, TextScores, WrittenTexts, open_bundle
+from edgekit.bundle import Bundle, Parity, TextScores, WrittenTexts, find_bundles, open_bundle
 from edgekit.export.diagnosis.advice import advise
 from edgekit.report.quantization import SchemeGroup, SchemeRow
 from tests.cli.conftest import Edgekit
@@ -26,7 +26,7 @@ def test_bundles_of_a_model_that_writes_are_compared_by_what_they_write(tmp_path
     for words in ("label", "accuracy"):
         assert words not in shown.out
     (group,) = json.loads(edgekit("report", "--no-latency", "--json").out)["quantization"]["groups"]
-    bundles: list[Bundle] = [open_bundle(path) for path in sorted(Path("bundles").glob("*.edgekit"))]
+    bundles: list[Bundle] = [open_bundle(path) for path in find_bundles(Path("bundles"))]
     found = {row["bundle"]: row["written"]["tokens_equal"] for row in group["rows"]}
     written = {each.manifest.name: each.manifest.written for each in bundles}
     assert found == {name: record.tokens for name, record in written.items() if record}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.bundle import find_bundles, open_bundle
 from edgekit.model.decoder_pytorch import Decoder, EncoderDecoder, build_model, cached_step
 from edgekit.model.greedy import greedy_ids
 from edgekit.text.processor import BOS_ID, EOS_ID, pad_ids
@@ -204,3 +205,23 @@ def test_a_phone_with_python_writes_the_same(
     refused = edgekit("generate", bundle, "x" * 40, "--device", "phone")
     assert refused.code == 1
     assert "the model reads 24 at most" in refused.err
+
+
+@pytest.mark.slow
+def test_a_translator_reads_short_texts_by_signatures_of_their_length(folder: Path, edgekit: Edgekit) -> None:
+    options = ("--target", "tflite", "--via", "torch,tensorflow", "--sequence-length", "6,12", "--eval-samples", "4")
+    made = edgekit("export", folder / "translate", *options)
+    assert made.code == 0, made.err
+    texts = ("a", "open it", "close the door now")
+    for bundle in find_bundles(Path("bundles")):
+        written = open_bundle(bundle).manifest.written
+        assert written is not None
+        assert written.tokens_equal == written.tokens
+        names = [each.name for each in open_bundle(bundle).manifest.signatures]
+        assert names == ["encode_6", "encode_12", "encode", "decode"]
+        shown = edgekit("translate", bundle, *texts)
+        assert shown.out == "".join(expected(folder, "translate", text, 64) + "\n" for text in texts)
+    refused = edgekit("export", folder / "translate", "--target", "coreml", "--sequence-length", "6")
+    assert "leave coreml out" in refused.err
+    refused = edgekit("export", folder / "translate", "--target", "tflite", "--sequence-length", str(CONTEXT + 1))
+    assert f"--sequence-length {CONTEXT + 1} is over the model's {CONTEXT} tokens" in refused.err

@@ -29,10 +29,13 @@ from tests.devices.writers import CONTEXT, loud_weights, writer_config
 NEVER = Generation(max_new_tokens=1000)
 
 
-def live_backend(task: str, **overrides: Any) -> tuple[ProgramBackend, Decoder | EncoderDecoder]:
+def live_backend(
+    task: str, source_lengths: tuple[int, ...] = (), **overrides: Any
+) -> tuple[ProgramBackend, Decoder | EncoderDecoder]:
     """The runner's view of a live model with a fixed cache, and the model."""
     config = writer_config(task, **overrides)
-    weights, signatures = loud_weights(config), writer_signatures(config, (4, 8) if task == "generate" else ())
+    lengths = (4, 8) if task == "generate" else source_lengths
+    weights, signatures = loud_weights(config), writer_signatures(config, lengths)
     module = build_flat(config, weights, input_names(signatures))
     model = build_model(config, weights)
     assert isinstance(model, Decoder | EncoderDecoder)
@@ -87,6 +90,27 @@ def test_greedy_translation_is_the_models_own() -> None:
     written = write(Writer(backend), Prompt((1,), (1, 77, 102, 90)), NEVER._replace(stop_ids=(3,)))
     assert written.ids == expected[0]
     assert len(written.ids) > 5
+
+
+def test_a_source_text_is_read_by_the_shortest_signature_that_fits() -> None:
+    backend, _ = live_backend("translate", source_lengths=(4, 9))
+    whole, _ = live_backend("translate")
+    called: list[str] = []
+    run = backend.run
+
+    def noted(signature: str, inputs: dict[str, Any]) -> dict[str, Any]:
+        called.append(signature)
+        return run(signature, inputs)
+
+    backend.run = noted  # type: ignore[method-assign]
+    for length, expected in ((1, "encode_4"), (4, "encode_4"), (5, "encode_9"), (10, "encode"), (CONTEXT, "encode")):
+        prompt = Prompt((1,), (1, *range(70, 69 + length)))
+        called.clear()
+        written = write(Writer(backend), prompt, NEVER._replace(stop_ids=(3,)))
+        assert called[0] == expected
+        assert written == write(Writer(whole), prompt, NEVER._replace(stop_ids=(3,)))
+    with pytest.raises(RunError, match=f"the source text has {CONTEXT + 1} tokens, the model reads {CONTEXT} at most"):
+        write(Writer(backend), Prompt((1,), (1,) * (CONTEXT + 1)), NEVER)
 
 
 @given(st.integers(0, 300), st.sets(st.integers(2, 128), max_size=4), st.integers(0, 40))
