@@ -1,6 +1,8 @@
 """Files whose attention is one operator of ONNX Runtime give the logits of their model, wherever texts begin."""
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,16 @@ from edgekit.devices.runner.generation import Generation, Prompt, write
 from edgekit.devices.runner.job import RunnerJob
 from edgekit.devices.runner.session_onnxruntime import InPlaceSession, OnnxSession
 from edgekit.devices.runner.writer import Writer
+from edgekit.export import to_onnx
 from edgekit.export.onnx_simplified import IN_PLACE, simplify_writer
 from edgekit.export.quantize import for_onnx
 from edgekit.export.quantize.mixture import Mixture
 from edgekit.model.config import TransformerConfig
 from edgekit.model.decoder_pytorch import Cache
+from edgekit.sources.hub_writers import HubDecoder, build_hub_writer
+from edgekit.sources.writers_onnx import growing_signatures
 from tests.export.writers import SEED, file_texts, source_texts, write_file
+from tests.model.test_hub_writers import build
 from tests.model.writers import LLAMA, ONE_KEY, OPTIONS, SIZES, InTorch, random_weights
 
 #: heads of 16, which the operator takes
@@ -89,13 +95,17 @@ def test_one_text_is_read_in_chunks(growing: tuple[TransformerConfig, Path]) -> 
 
 def _by_model(config: TransformerConfig, ids: Any, mask: Any, places: Any, chunks: list[int]) -> Any:
     model = InTorch(config, random_weights(config, SEED)).model
-    cache: Cache = model.no_cache(len(ids))
+    return _called(model.grown, model.no_cache(len(ids)), ids, mask, places, chunks)
+
+
+def _called(call: Callable[..., Any], cache: Cache, ids: Any, mask: Any, places: Any, chunks: list[int]) -> Any:
+    """The logits of texts that are read in chunks by a model of PyTorch."""
     found, begin = [], 0
     with torch.inference_mode():
         for count in chunks:
             end = begin + count
             given = (ids[:, begin:end], mask[:, :end], places[:, begin:end])
-            logits, cache = model.grown(*map(torch.from_numpy, given), cache)
+            logits, cache = call(*map(torch.from_numpy, given), cache)
             found.append(logits.numpy())
             begin = end
     return np.concatenate(found, axis=1)
@@ -231,10 +241,10 @@ def test_a_norm_of_another_kind_stays() -> None:
     assert [node.op_type for node in model.graph.node] == ["Gather", "SkipSimplifiedLayerNormalization"]
 
 
-@pytest.mark.parametrize(("name", "attentions"), [("llama", 2), ("qwen3", 2), ("gpt2", 2), ("gemma2", 0)])
+@pytest.mark.parametrize(("name", "attentions"), [("llama", 2), ("qwen3", 2), ("gpt2", 2), ("gemma3", 0)])
 def test_decoders_of_hugging_face_keep_their_logits(name: str, attentions: int, tmp_path: Path) -> None:
     """Where a layer sees the newest tokens alone, or its scores have a cap, attention stays written out."""
-    model = build(name, **WIDE_HEADS.get(name, {}))
+    model = build(name)
     program = build_hub_writer(model, "generate", 12)
     shape: Any = program.module.model.config
     path = tmp_path / "model.onnx"
