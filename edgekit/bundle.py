@@ -130,6 +130,34 @@ class TextEnds(_Record):
     stop_ids: tuple[int, ...]
 
 
+class TextRules(_Record):
+    """What the generation settings of another's model forbid, force and weigh, by transformers' names.
+
+    `begun`: how many of the ids that a text begins with count as written; `num_beams` and what follows are defaults.
+    `not_followed` are settings that the model has and edgekit does not follow.
+    """
+
+    encoder_repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    encoder_no_repeat_ngram_size: int = 0
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    min_length: int = 0
+    min_new_tokens: int = 0
+    forced_eos_token_id: tuple[int, ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    begun: int = 0
+    repetition_penalty: float = 1.0
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+    not_followed: tuple[str, ...] = ()
+
+
+#: fields of `TextRules` that a user can override
+OVERRIDABLE = ("repetition_penalty", "num_beams", "length_penalty")
+
+
 class LeftOperator(_Record):
     """Operators of one kind that a compiler left to the CPU: how many, the outputs of some of them, and why."""
 
@@ -171,10 +199,10 @@ class Manifest(_Record):
 
     `scheme_details` tells what the scheme became in this target, as counted; `rewrites` are those of `export
     --rewrite`; `requires` what the file needs to run; `target_options` what was asked of this target alone (the oldest
-    iOS, sequence lengths, …); `written` what a model that writes wrote; `text_ends` where its texts begin and end, None
-    for edgekit's own; `compiled` what device the file was compiled for, if it was. `proven_before` is the day of the
-    proof, where the export took it from its cache: the same bytes, run on the same golden data by the same runtime on
-    the same machine.
+    iOS, sequence lengths, …); `written` what a model that writes wrote; `text_ends` where its texts begin and end, and
+    `text_rules` what its settings forbid and force, None for edgekit's own; `compiled` what device the file was
+    compiled for, if it was. `proven_before` is the day of the proof, where the export took it from its cache: the same
+    bytes, run on the same golden data by the same runtime on the same machine.
     """
 
     edgekit: Literal[1] = 1
@@ -198,6 +226,7 @@ class Manifest(_Record):
     golden_texts: str
     written: WrittenTexts | None = None
     text_ends: TextEnds | None = None
+    text_rules: TextRules | None = None
     compiled: CompiledFor | None = None
     files: dict[str, FileRecord]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from edgekit.bundle import MANIFEST, TOKENIZER, Bundle, TextEnds, open_bundle
+from edgekit.bundle import MANIFEST, OVERRIDABLE, TOKENIZER, Bundle, TextEnds, TextRules, open_bundle
 from edgekit.checkpoint import load_checkpoint
 from edgekit.errors import BundleError, DataError, RefusedError
 from edgekit.program import HUB_WRITERS, Task
@@ -30,6 +30,21 @@ class TextWriter:
     ends: TextEnds
     run: RunWriter
     context: int | None
+    rules: TextRules | None = None
+
+    def settle(self, settings: WritingSettings) -> WritingSettings:
+        """The settings, with the model's own where they say nothing: beams, penalties, what is forbidden and forced.
+
+        Where tokens are drawn by chance there are no beams.
+        """
+        stop_ids = tuple(dict.fromkeys((*settings.stop_ids, *self.ends.stop_ids)))
+        settings = replace(settings, stop_ids=stop_ids, context=self.context)
+        if self.rules is None:
+            return settings
+        own = self.rules.model_dump(mode="json", exclude={"not_followed"})
+        defaults = {name: own.pop(name) for name in OVERRIDABLE} | ({"num_beams": 1} if settings.temperature else {})
+        given = {name: value for name, value in defaults.items() if getattr(settings, name) is None}
+        return replace(settings, **given, early_stopping=own.pop("early_stopping"), rules=own)
 
     def prompt(self, text: str) -> Prompt:
         """What the model reads of a text; raises DataError for an empty one to translate, or that has no beginning."""
@@ -108,6 +123,7 @@ def bundle_writer(bundle: Bundle, task: WritingTask, run: RunWriter) -> TextWrit
         ends=ends,
         run=run,
         context=context_of(bundle.manifest.signatures),
+        rules=bundle.manifest.text_rules,
     )
 
 
@@ -135,8 +151,7 @@ def write_after(
         if piece and on_text:
             on_text(number, piece)
 
-    chosen = replace(settings, stop_ids=(*settings.stop_ids, *writer.ends.stop_ids), context=writer.context)
-    found = write_texts(writer.run, prompts, chosen, on_token=take if on_text else None)
+    found = write_texts(writer.run, prompts, writer.settle(settings), on_token=take if on_text else None)
     if on_text:
         for number, stream in enumerate(streams):
             if rest := stream.end():

@@ -19,32 +19,50 @@ from edgekit.export.describe import (
 from edgekit.extras import require
 from edgekit.mil.blobs import BlobFiles
 from edgekit.mil.failures import MilError
+from edgekit.mil.package import package_paths
 
 SIGNATURE = "serving_default"  # a package of one function has no name for it: the one that edgekit gives everywhere
 SPEC = Path("Data", "com.apple.CoreML", "model.mlmodel")
 
 
 def describe_mlpackage(path: Path) -> FileDescription:
-    """Describe an .mlpackage folder that holds an ML program; its version is the specification's.
+    """Describe an .mlpackage folder that holds an ML program, or a folder of them; its version is the specification's.
 
     Raises BundleError where a file is missing, truncated or disagrees with the others, MissingExtraError without
     coremltools.
     """
-    spec = read_specification(path)
-    coremltools = require("coremltools", f"reading {path.name}")
-    functions = [function for _, function in sorted(spec.mlProgram.functions.items())]
-    operations = [operation for function in functions for operation in all_operations(function)]
+    packages = package_paths(path)
+    specs = {name: read_specification(package) for name, package in packages.items()}
+    proto = require("coremltools", f"reading {path.name}").proto
+    operations = {name: list(_all_of(spec)) for name, spec in specs.items()}
     try:
         return summarize(
             path=path,
             format_name="coreml",
-            version=f"{spec.specificationVersion} ({functions[0].opset})",
-            signatures=[_signature(coremltools.proto, name, each) for name, each in _described(spec.description)],
-            operators=[operation.type for operation in operations if operation.type != "const"],
-            tensors=list(_Weights(path, coremltools.proto.MIL_pb2).constants(operations)),
+            version=_version(next(iter(specs.values()))),
+            signatures=[
+                _signature(proto, name, each)
+                for only, spec in specs.items()
+                for name, each in _described(spec.description, only or SIGNATURE)
+            ],
+            operators=[each.type for own in operations.values() for each in own if each.type != "const"],
+            tensors=[
+                tensor
+                for name, package in packages.items()
+                for tensor in _Weights(package, proto.MIL_pb2).constants(operations[name])
+            ],
         )
     except (BundleError, MilError, KeyError, ValueError) as error:
         raise BundleError(f"{path} is broken: {error}") from error
+
+
+def _version(spec: Any) -> str:
+    return f"{spec.specificationVersion} ({spec.mlProgram.functions[min(spec.mlProgram.functions)].opset})"
+
+
+def _all_of(spec: Any) -> Iterator[Any]:
+    for _, function in sorted(spec.mlProgram.functions.items()):
+        yield from all_operations(function)
 
 
 def read_specification(path: Path) -> Any:
@@ -80,10 +98,10 @@ def _operations(block: Any) -> Iterator[Any]:
             yield from _operations(inner)
 
 
-def _described(description: Any) -> Iterator[tuple[str, Any]]:
-    """Name and description of each function, the default one first; a package of one describes itself."""
+def _described(description: Any, only: str) -> Iterator[tuple[str, Any]]:
+    """Name and description of each function, the default one first; a package of one describes itself, as `only`."""
     if not description.functions:
-        yield SIGNATURE, description
+        yield only, description
     default = description.defaultFunctionName
     for function in sorted(description.functions, key=lambda each: each.name != default):
         yield function.name, function

@@ -7,8 +7,8 @@ from typing import Any
 from edgekit.bundle import TOKENIZER
 from edgekit.cache import Cache
 from edgekit.errors import BundleError, RefusedError
+from edgekit.export.asked import ForeignModel
 from edgekit.export.lengths import LengthChoice, lengths_for
-from edgekit.export.plan import ForeignModel
 from edgekit.export.prepare import Texts
 from edgekit.export.quantize.calibration import DEFAULT_SAMPLES
 from edgekit.export.subjects import ForeignSubject, HubWriterSubject
@@ -96,7 +96,7 @@ def _open_custom(
 
 def refuse_foreign_options(**options: Any) -> None:
     """Raise RefusedError for options that a checkpoint has no use for."""
-    flags = {"inputs": "--input", "trust": "--trust-remote-code"}
+    flags = {"inputs": "--input", "trust_remote_code": "--trust-remote-code"}
     for name, value in options.items():
         if value and value != "none":
             flag = flags.get(name, f"--{name}")

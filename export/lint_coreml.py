@@ -13,6 +13,7 @@ from typing import Any
 from edgekit.export.describe_coreml import all_operations, read_specification
 from edgekit.export.lint.findings import Effect, Finding
 from edgekit.extras import require
+from edgekit.mil.package import package_paths
 
 _SHOWN = 3  # names of outputs in a finding
 _ALIGNED_BYTES = 64
@@ -71,17 +72,19 @@ class _Rule:
 
 
 def lint_mlpackage(path: Path) -> list[Finding]:
-    """The findings for an .mlpackage, by function and rule; those that fall back first.
+    """The findings for an .mlpackage or a folder of them, by function and rule; those that fall back first.
 
     Raises BundleError for a package that can't be read, MissingExtraError without coremltools.
     """
-    spec = read_specification(path)
     names = require("coremltools", f"reading {path.name}").proto.MIL_pb2.DataType.Name
-    findings = list(_input_findings(spec.description))
-    for name, function in sorted(spec.mlProgram.functions.items()):
-        operations = list(_read(function, names))
-        for rule in RULES:
-            findings += _apply(rule, name, operations)
+    findings: list[Finding] = []
+    for only, package in package_paths(path).items():
+        spec = read_specification(package)
+        findings += _input_findings(spec.description, only)
+        for name, function in sorted(spec.mlProgram.functions.items()):
+            operations = list(_read(function, names))
+            for rule in RULES:
+                findings += _apply(rule, only or name, operations)
     return sorted(findings, key=lambda finding: (finding.effect != "falls back", finding.function))
 
 
@@ -106,11 +109,11 @@ def _apply(rule: _Rule, function: str, operations: list[_Operation]) -> Iterator
         )
 
 
-def _input_findings(description: Any) -> Iterator[Finding]:
+def _input_findings(description: Any, only: str) -> Iterator[Finding]:
     for function in [description, *description.functions]:
         for feature in function.input:
             array = feature.type.multiArrayType
-            name = getattr(function, "name", "") or "main"
+            name = getattr(function, "name", "") or only or "main"
             if any(each.lowerBound != each.upperBound for each in array.shapeRange.sizeRanges):
                 why = "with a range of lengths only the default one runs on the ANE"
                 yield _input_finding("range", "falls back", name, feature.name, why, APPLE_FORUM_RANGES)

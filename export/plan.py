@@ -5,24 +5,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit import extras
-from edgekit.bundle import MANIFEST, SUFFIX
+from edgekit.bundle import SUFFIX
 from edgekit.errors import EdgekitError, RecipeError, RefusedError
+from edgekit.export.asked import AskedFile, ForeignModel
 from edgekit.export.coreml_options import DEFAULTS, CoremlOptions
-from edgekit.export.lengths import length_signatures, refuse_lengths
-from edgekit.export.quantize.mixture import fit_recipe
+from edgekit.export.lengths import length_signatures
+from edgekit.export.problems import find_problem
 from edgekit.export.quantize.modules import source_modules
 from edgekit.export.recipes import SUFFIX as RECIPE_SUFFIX
 from edgekit.export.recipes import Recipe, read_recipe, resolve_recipe
-from edgekit.export.schemes import ALIASES, BALANCED, BYTES_PER_WEIGHT, CALIBRATED, check_scheme, refusal
+from edgekit.export.schemes import ALIASES, BALANCED, BYTES_PER_WEIGHT, CALIBRATED, check_scheme
 from edgekit.export.targets import Target, find_frameworks, find_targets
-from edgekit.export.writer_plan import CacheDtype, KvCache, refuse_cache, refuse_route, refuse_writer
+from edgekit.export.writer_plan import CacheDtype, KvCache
 from edgekit.model.config import TransformerConfig
-from edgekit.model.rewrites import FLOAT_MASK, find_rewrites, refuse_rewrite
+from edgekit.model.rewrites import FLOAT_MASK, find_rewrites
 from edgekit.model.sizes import parameter_count
 from edgekit.model.weights import parameter_shapes
-from edgekit.outputs import check_replaceable
-from edgekit.program import Framework, ModelTask, Signature
+from edgekit.program import Framework, Signature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,32 +96,6 @@ class PlannedExport:
         return length_signatures(signature, self.lengths)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ForeignModel:
-    """What a plan must know of a model that is no checkpoint: the frameworks that can build it, how many weights it has
-    (0: not known) and its text length in tokens (0: none); `task` is what edgekit's own model would be for, "classify"
-    for all that does not write; whether one graph of it can take `any_length`.
-    """
-
-    frameworks: tuple[Framework, ...]
-    parameters: int
-    max_length: int = 0
-    task: ModelTask = "classify"
-    any_length: bool = True
-
-    def refusal(self, target: Target, route: Framework, scheme: str | Recipe, rewrites: Sequence[str]) -> str | None:
-        """Why this model can't go to `target` by this route; None where it can."""
-        if route not in self.frameworks:
-            return (
-                f"this model is {self.frameworks[0]}'s own: it can't be reached via {route}, and so not {target.name}"
-            )
-        if isinstance(scheme, Recipe):
-            return f"the recipe {scheme.name} names modules of edgekit's own model: give this one a scheme"
-        if rewrites:
-            return f"--rewrite {rewrites[0]} is of edgekit's own model: leave it out"
-        return None
-
-
 def plan_exports(
     model_name: str,
     config: TransformerConfig | ForeignModel,
@@ -148,7 +121,6 @@ def plan_exports(
     Raises UnknownNameError for a name that does not exist, RecipeError for a recipe that can't be read, RefusedError
     for options of `coreml` that the targets have no use for and for rewrites that exclude each other.
     """
-    writes = config.task != "classify"
     frameworks = find_frameworks(list(via))
     found = [_fit_target(target, config) for target in find_targets(list(targets))]
     _check_used(coreml, found)
@@ -156,45 +128,48 @@ def plan_exports(
     wanted = tuple(sorted(set(lengths)))
     if by_default and FLOAT_MASK in changes:
         wanted = ()
-    asked = [_scheme_or_recipe(name) for name in dict.fromkeys(ALIASES.get(name, name) for name in schemes)]
-    plans = []
-    for target in found:
-        free = by_default and target.lengths == "dynamic" and FLOAT_MASK not in changes and not writes
-        for route in frameworks or [_default_route(config, target)]:
-            for scheme in asked:
-                recipe = scheme if isinstance(scheme, Recipe) else None
-                label = scheme.name if isinstance(scheme, Recipe) else scheme
-                suffix = "" if route == target.default_route else f"-via-{route}"
-                form: KvCache = kv_cache if writes and target.name == "onnx" else "dynamic"
-                name = "+".join(
-                    (f"{model_name}.{target.name}-{label}{suffix}", *changes, *_cache_part(form, cache_dtype))
-                )
-                path = output / f"{name}{SUFFIX}"
-                plans.append(
-                    PlannedExport(
-                        target=target,
-                        route=route,
-                        scheme=label,
-                        recipe=recipe,
-                        path=path,
-                        expected_size_bytes=_expected_size_bytes(config, scheme),
-                        writes=writes,
-                        kv_cache=form,
-                        cache_dtype=cache_dtype,
-                        problem=_unfit_writer(config, target, scheme, changes, coreml.sequence_lengths or wanted)
-                        or _unfit_route(config, target, route, form, coreml)
-                        or _unfit_cache(target, cache_dtype, writes=writes)
-                        or _unfit(coreml, target, scheme, config.max_length)
-                        or _unfit_rewrites(changes, config, target, scheme, coreml.sequence_lengths or wanted)
-                        or _unfit_lengths(() if by_default else wanted, target, config.max_length)
-                        or _foreign_problem(config, target, route, scheme, changes)
-                        or _problem(config, target, route, scheme, path, force=force),
-                        coreml=_coreml_options(coreml, writes=writes) if target.name == "coreml" else None,
-                        rewrites=changes,
-                        lengths=(1, config.max_length) if free else _taken(coreml, target, wanted),
-                    )
-                )
-    return plans
+    forms = [_scheme_or_recipe(name) for name in dict.fromkeys(ALIASES.get(name, name) for name in schemes)]
+    asked = [
+        AskedFile(
+            config=config,
+            target=target,
+            route=route,
+            scheme=scheme,
+            rewrites=changes,
+            lengths=wanted,
+            by_default=by_default,
+            coreml=coreml,
+            kv_cache=kv_cache if config.task != "classify" and target.name == "onnx" else "dynamic",
+            cache_dtype=cache_dtype,
+        )
+        for target in found
+        for route in frameworks or [_default_route(config, target)]
+        for scheme in forms
+    ]
+    return [_plan_file(model_name, each, output, force=force) for each in asked]
+
+
+def _plan_file(model_name: str, asked: AskedFile, output: Path, *, force: bool) -> PlannedExport:
+    target, config = asked.target, asked.config
+    suffix = "" if asked.route == target.default_route else f"-via-{asked.route}"
+    changes = (*asked.rewrites, *_cache_part(asked.kv_cache, asked.cache_dtype))
+    path = output / ("+".join((f"{model_name}.{target.name}-{asked.label}{suffix}", *changes)) + SUFFIX)
+    any_length = asked.by_default and target.lengths == "dynamic" and FLOAT_MASK not in asked.rewrites
+    return PlannedExport(
+        target=target,
+        route=asked.route,
+        scheme=asked.label,
+        recipe=asked.recipe,
+        path=path,
+        expected_size_bytes=_expected_size_bytes(config, asked.scheme),
+        writes=asked.writes,
+        kv_cache=asked.kv_cache,
+        cache_dtype=asked.cache_dtype,
+        problem=find_problem(asked, path, force=force),
+        coreml=_coreml_options(asked.coreml, writes=asked.writes) if target.name == "coreml" else None,
+        rewrites=asked.rewrites,
+        lengths=(1, config.max_length) if any_length and not asked.writes else _taken(asked),
+    )
 
 
 def _cache_part(kv_cache: KvCache, cache_dtype: CacheDtype = "float32") -> tuple[str, ...]:
@@ -203,30 +178,11 @@ def _cache_part(kv_cache: KvCache, cache_dtype: CacheDtype = "float32") -> tuple
     return form if cache_dtype == "float32" else (*form, f"{cache_dtype}-cache")
 
 
-def _unfit_cache(target: Target, cache_dtype: CacheDtype, *, writes: bool) -> EdgekitError | None:
-    refused = refuse_cache(target.name, cache_dtype, writes=writes)
-    return RefusedError(refused) if refused else None
-
-
 def _coreml_options(coreml: CoremlOptions, *, writes: bool) -> CoremlOptions:
     """The options; for a model that writes, of the first system that keeps states unless an older one is asked for."""
     if not writes or coreml.minimum_deployment_target:
         return coreml
     return coreml.model_copy(update={"minimum_deployment_target": "iOS18"})
-
-
-def _unfit_route(
-    config: TransformerConfig | ForeignModel,
-    target: Target,
-    route: Framework,
-    kv_cache: KvCache,
-    coreml: CoremlOptions,
-) -> EdgekitError | None:
-    """What keeps a model that writes from a target by this route."""
-    if config.task == "classify":
-        return None
-    refused = refuse_route(config, target.name, route, kv_cache, coreml.minimum_deployment_target or "iOS18")
-    return RefusedError(refused) if refused else None
 
 
 def _scheme_or_recipe(name: str) -> str | Recipe:
@@ -264,11 +220,11 @@ def _check_used(coreml: CoremlOptions, targets: Sequence[Target]) -> None:
         raise RefusedError(f"{asked[0]} has no use for {', '.join(others)}: it is of --target coreml")
 
 
-def _taken(coreml: CoremlOptions, target: Target, lengths: tuple[int, ...]) -> tuple[int, ...]:
+def _taken(asked: AskedFile) -> tuple[int, ...]:
     """Those of the lengths that a file of this target will have."""
-    if target.lengths == "options":
-        return coreml.sequence_lengths
-    return () if target.lengths == "one" else lengths
+    if asked.target.lengths == "options":
+        return asked.coreml.sequence_lengths
+    return () if asked.target.lengths == "one" else asked.lengths
 
 
 def _fit_target(target: Target, config: TransformerConfig | ForeignModel) -> Target:
@@ -276,108 +232,3 @@ def _fit_target(target: Target, config: TransformerConfig | ForeignModel) -> Tar
     if target.lengths == "dynamic" and isinstance(config, ForeignModel) and not config.any_length:
         return replace(target, lengths="one")
     return target
-
-
-def _unfit_lengths(lengths: tuple[int, ...], target: Target, longest: int) -> EdgekitError | None:
-    """What keeps a target from these lengths; Core ML's are checked with its options."""
-    if not lengths or target.lengths == "options":
-        return None
-    if len(lengths) > 1 and target.lengths == "one":
-        why = "this model can't be captured with any length"
-        if target.name == "pt2":
-            why = "symbolic sizes would be read as code by whoever loads the file"
-        return RefusedError(
-            f"{target.name} takes one sequence length: {why}; leave --sequence-length out, or give {longest}"
-        )
-    refused = refuse_lengths(lengths, longest)
-    return RefusedError(f"{target.name}: {refused}") if refused else None
-
-
-def _unfit(coreml: CoremlOptions, target: Target, scheme: str | Recipe, longest: int) -> EdgekitError | None:
-    """The first of a target's schemes that the options of Core ML rule out."""
-    if target.name != "coreml":
-        return None
-    schemes = (scheme,) if isinstance(scheme, str) else scheme.schemes
-    refused = next((reason for name in schemes if (reason := coreml.refusal(name, longest))), None)
-    if refused is None and coreml.multifunction and isinstance(scheme, Recipe):
-        refused = "a recipe is of one function: leave out --multifunction"
-    return RefusedError(f"coreml: {refused}") if refused else None
-
-
-def _unfit_rewrites(
-    rewrites: Sequence[str],
-    config: TransformerConfig | ForeignModel,
-    target: Target,
-    scheme: str | Recipe,
-    lengths: Sequence[int],
-) -> EdgekitError | None:
-    """What in the model, the scheme or the lengths asked for rules a rewrite out."""
-    if isinstance(config, ForeignModel):
-        return None  # `_foreign_problem` says why
-    refused = refuse_rewrite(rewrites, config, recipe=isinstance(scheme, Recipe))
-    calibrated = sorted(CALIBRATED & set(scheme.schemes if isinstance(scheme, Recipe) else (scheme,)))
-    if refused is None and FLOAT_MASK in rewrites and lengths:
-        refused = f"{FLOAT_MASK} is offered for one sequence length: leave out --sequence-length"
-    if refused is None and FLOAT_MASK in rewrites and calibrated and target.name == "tflite":
-        refused = f"tflite does not offer {FLOAT_MASK} with {calibrated[0]}: its quantizer makes float inputs integers"
-    return RefusedError(refused) if refused else None
-
-
-def _unfit_writer(
-    config: TransformerConfig | ForeignModel,
-    target: Target,
-    scheme: str | Recipe,
-    rewrites: Sequence[str],
-    lengths: Sequence[int],
-) -> EdgekitError | None:
-    """What keeps a model that writes from a target."""
-    if config.task == "classify":
-        return None
-    refused = refuse_writer(config, target.name, scheme, rewrites, lengths)
-    return RefusedError(refused) if refused else None
-
-
-def _foreign_problem(
-    config: TransformerConfig | ForeignModel,
-    target: Target,
-    route: Framework,
-    scheme: str | Recipe,
-    rewrites: Sequence[str],
-) -> EdgekitError | None:
-    refused = config.refusal(target, route, scheme, rewrites) if isinstance(config, ForeignModel) else None
-    return RefusedError(refused) if refused else None
-
-
-def _problem(
-    config: TransformerConfig | ForeignModel,
-    target: Target,
-    route: Framework,
-    scheme: str | Recipe,
-    path: Path,
-    *,
-    force: bool,
-) -> EdgekitError | None:
-    """The first thing that stands in the way of one export, without loading any framework."""
-    if route not in target.routes:
-        reason = f"{target.name} is {target.default_route}'s own format: it can't be reached via {route}"
-        return RefusedError(f"{reason}; leave out --via, or use --via {target.default_route}")
-    refused = refusal(scheme, target.name) if isinstance(scheme, str) else None
-    if refused:
-        return RefusedError(refused)
-    try:
-        if isinstance(scheme, Recipe) and not isinstance(config, ForeignModel):
-            fit_recipe(scheme, config, target.name)
-        extras.check_installed(target.routes[route], f"exporting {target.name} via {route}")
-        label = scheme if isinstance(scheme, str) else scheme.name
-        extras.check_installed(_quantizers(target, label), f"exporting {target.name} as {label}")
-        check_replaceable(path, force=force, marker=MANIFEST)
-    except EdgekitError as error:
-        return error
-    return None
-
-
-def _quantizers(target: Target, scheme: str) -> tuple[str, ...]:
-    """Modules that making the scheme needs beside those of the route."""
-    if scheme in ("none", "fp16"):
-        return ()
-    return {"tflite": ("ai_edge_quantizer",), "onnx": ("onnxruntime",)}.get(target.name, ())

@@ -5,10 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from edgekit.bundle import TOKENIZER, TOKENS, TextEnds
+from edgekit.bundle import TOKENIZER, TOKENS, TextEnds, TextRules
 from edgekit.errors import RefusedError
 from edgekit.export.prepare import Texts
 from edgekit.export.prepare_hub import load_tokenizer
+from edgekit.export.text_rules import text_rules
 from edgekit.program import ModelTask, Program, Signature, SourceRef
 from edgekit.proof.golden_texts import GoldenTexts
 from edgekit.proof.held_out_texts import NEW_TOKENS
@@ -34,6 +35,7 @@ class PreparedWriter(BaseModel):
     head_dim: int
     signatures: tuple[Signature, ...]
     text_ends: TextEnds
+    text_rules: TextRules
     origin: str
 
 
@@ -53,7 +55,10 @@ def prepare_writer(source: SourceRef, program: Program, texts: Path, folder: Pat
     )
     sizes = {name: getattr(shape, name) for name in PreparedWriter.model_fields if hasattr(shape, name)}
     ends = TextEnds(begin_ids=_begin_ids(model, shape.task), stop_ids=_ids(model, "eos_token_id"))
-    prepared = PreparedWriter(**sizes, signatures=program.signatures, text_ends=ends, origin=asked.origin)
+    rules = text_rules(model.generation_config, shape.task)
+    prepared = PreparedWriter(
+        **sizes, signatures=program.signatures, text_ends=ends, text_rules=rules, origin=asked.origin
+    )
     (folder / SHAPE).write_text(prepared.model_dump_json(), encoding="utf-8")
     stop_ids = ends.stop_ids
     encoded = [own(text, truncation=True, max_length=longest)["input_ids"] for text in asked.samples]

@@ -7,9 +7,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from edgekit.bundle import LABELS, README, TOKENIZER, TextEnds
+from edgekit.bundle import LABELS, README, TOKENIZER, TextEnds, TextRules
 from edgekit.export.targets import TARGETS
-from edgekit.export.writer_snippets import writer_facts
+from edgekit.export.writer_snippets import told_rules, writer_facts
 from edgekit.program import HUB_WRITERS, Signature, Task, TensorSpec
 
 _RUNTIMES = {
@@ -29,12 +29,13 @@ def write_snippets(
     signatures: Sequence[Signature],
     *,
     text_ends: TextEnds | None = None,
+    text_rules: TextRules | None = None,
 ) -> None:
-    """Write README.md for a bundle that already has its tokenizer and labels; `text_ends` as in the manifest."""
+    """Write README.md for a bundle that already has its tokenizer and labels; ends and rules as in the manifest."""
     environment = Environment(loader=PackageLoader("edgekit.export"), undefined=StrictUndefined, trim_blocks=False)
     if any(signature.states for signature in signatures):
         verb, packages = HUB_WRITERS.get(task, task), _packages(target, text=True)
-        facts = writer_facts(name, verb, target, signatures, packages, text_ends)
+        facts = writer_facts(name, verb, target, signatures, packages, text_ends) | told_rules(text_rules)
         page, python = "write.md", f"{target}_write.py.jinja"
     else:
         facts = _facts(folder, name, task, target, signatures)

@@ -48,6 +48,7 @@ class Reference:
     note: str
     calibration: CalibrationRecord | None = None
     text_ends: bundles.TextEnds | None = None
+    text_rules: bundles.TextRules | None = None
 
 
 def planned_signature(own: Signature, plan: PlannedExport) -> Signature:
@@ -299,6 +300,7 @@ class HubWriterSubject:
             population=0,
             note=UNLABELLED,
             text_ends=found.text_ends,
+            text_rules=found.text_rules,
         )
 
     def place(self, scratch: Path, folder: Path) -> None:

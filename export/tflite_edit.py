@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 _OPTIONS = {
     schema.BuiltinOperator.SLICE: (schema.BuiltinOptions.SliceOptions, schema.SliceOptionsT),
     schema.BuiltinOperator.MUL: (schema.BuiltinOptions.MulOptions, schema.MulOptionsT),
+    schema.BuiltinOperator.GATHER: (schema.BuiltinOptions.GatherOptions, schema.GatherOptionsT),
+    schema.BuiltinOperator.BITCAST: (schema.BuiltinOptions.BitcastOptions, schema.BitcastOptionsT),
+    schema.BuiltinOperator.CONCATENATION: (schema.BuiltinOptions.ConcatenationOptions, schema.ConcatenationOptionsT),
+    schema.BuiltinOperator.TRANSPOSE: (schema.BuiltinOptions.TransposeOptions, schema.TransposeOptionsT),
+    schema.BuiltinOperator.DYNAMIC_UPDATE_SLICE: (
+        schema.BuiltinOptions.DynamicUpdateSliceOptions,
+        schema.DynamicUpdateSliceOptionsT,
+    ),
 }
+#: the largest number in the field of operators' kinds that old readers know; above it, it says "see the other field"
+_LARGEST_OLD = 127
 
 #: the first version that knows int8, where that is not the first of all
 _VERSIONS = {schema.BuiltinOperator.DEQUANTIZE: 2}
@@ -104,7 +114,7 @@ def _opcode(model: Any, builtin: int) -> int:
         if _code(model, index) == builtin:
             return index
     code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = builtin
+    code.builtinCode, code.deprecatedBuiltinCode = builtin, min(builtin, _LARGEST_OLD)
     code.version = _VERSIONS.get(builtin, 1)
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1

@@ -14,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
 
+from edgekit.export.tflite_cached import read_as_it_lies, write_in_place
 from edgekit.export.tflite_edit import (
     add_buffer,
     add_tensor,
@@ -31,7 +32,9 @@ _ROUNDING = 1e-5
 
 
 def finish_writer(path: Path, names: Mapping[str, str]) -> None:
-    """Share tied tables of the file at `path`, and give its inputs, by their `names` in it, those of the program."""
+    """Share tied tables of the file at `path`, and give its inputs, by their `names` in it, those of the program; its
+    caches are written to where they lie.
+    """
     model = flatbuffer_utils.read_model(str(path))
     for definition in model.signatureDefs:
         for entry in definition.inputs:
@@ -42,6 +45,8 @@ def finish_writer(path: Path, names: Mapping[str, str]) -> None:
         subgraph.operators = [
             each for operator in subgraph.operators for each in _with_table(model, subgraph, operator, tables)
         ]
+    write_in_place(model)
+    read_as_it_lies(model)
     drop_unread_buffers(model)
     path.write_bytes(serialize(model))
 

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,18 @@ def convert(
 ) -> Evidence | None:
     """Write `program` to the folder `output` (.mlpackage), inputs and outputs named and typed as its signature.
 
+    Before iOS 18 several signatures become a folder of packages of their names, each with weights of its own.
+
     `fp16` has float16 weights and arithmetic; `none` float32, which is not coremltools' default. Several signatures
     become functions of their names over one copy of the weights, each in `scheme`; the first is the default.
     Raises RefusedError for a quantized scheme of a single signature: it is made of the float32 package.
     """
+    if len(program.signatures) > 1 and options.target != "iOS18":
+        output.mkdir()
+        for signature in program.signatures:
+            alone = replace(program, signatures=(signature,))
+            convert(alone, output / f"{signature.name}.mlpackage", scheme=scheme, options=options)
+        return None
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "model.mlpackage"
         if len(program.signatures) > 1:

@@ -23,6 +23,8 @@ def convert(program: Program, output: Path, *, scheme: str = "none") -> None:
             _convert_tensorflow(program, path)
         if any(signature.states for signature in program.signatures):
             _finish_writer(program, path)
+        else:
+            _simplify(path)
         if scheme == "fp16":
             compress_fp16(path, output)
 
@@ -32,6 +34,12 @@ def compress_fp16(source: Path, output: Path) -> None:
     from edgekit.export.tflite_float16 import store_as_float16
 
     store_as_float16(source, output)
+
+
+def _simplify(path: Path) -> None:
+    from edgekit.export.tflite_simplify import simplify
+
+    simplify(path)
 
 
 def _finish_writer(program: Program, path: Path) -> None:

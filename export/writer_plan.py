@@ -50,15 +50,10 @@ def refuse_writer(
     return None
 
 
-def refuse_route(config: Limits, target: str, route: Framework, kv_cache: KvCache, system: str) -> str | None:
-    """Why a model that writes can't go to a target through this framework, or to this oldest system of Core ML."""
+def refuse_route(config: Limits, target: str, route: Framework, kv_cache: KvCache) -> str | None:
+    """Why a model that writes can't go to a target through this framework."""
     if target == "coreml" and route != "torch":
         return "coreml takes models that write through torch: coremltools makes states of buffers; leave out --via"
-    if target == "coreml" and config.task == "translate" and system != "iOS18":
-        return (
-            "coreml: a model that translates is two functions, encode and decode, and functions came with iOS18; "
-            f"--minimum-deployment-target {system} was asked for"
-        )
     if target == "onnx" and route != "torch" and kv_cache == "dynamic":
         return "onnx has a cache that grows through torch alone: leave out --via, or say --kv-cache static"
     if target == "onnx" and route != "torch" and config.task == "translate":

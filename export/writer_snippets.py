@@ -1,15 +1,18 @@
 """The README of a bundle that writes texts: the loop from one token to the next, in Python, Kotlin, Swift and C++."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edgekit.bundle import TextEnds
+from edgekit.bundle import TextEnds, TextRules
 from edgekit.export.targets import TARGETS
 from edgekit.program import PAST, Signature, Task, TensorSpec
 from edgekit.sources.writers import PREFILL
 from edgekit.text.processor import BOS_ID, EOS_ID
 
+#: characters of a setting's value that a README shows
+_SHOWN = 60
 _NUMBER = re.compile(r"\.\d+\.")
 
 
@@ -41,6 +44,17 @@ def writer_facts(
         "eos": ", ".join(map(str, ends.stop_ids if ends else [EOS_ID])),
         "packages": packages,
     }
+
+
+def told_rules(rules: TextRules | None) -> dict[str, str]:
+    """Settings of the model that ask for more than the likeliest tokens: those that are followed, and others."""
+    changed = rules.model_dump(mode="json", exclude_defaults=True) if rules else {}
+    others = changed.pop("not_followed", [])
+    changed.pop("begun", None)
+    followed = [
+        f"`{name}` ({json.dumps(value)[:_SHOWN]})" for name, value in changed.items() if name != "early_stopping"
+    ]
+    return {"followed": ", ".join(followed), "not_followed": ", ".join(f"`{name}`" for name in others)}
 
 
 def _ports(specs: Sequence[TensorSpec]) -> Iterator[dict[str, object]]:

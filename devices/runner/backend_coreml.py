@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from .backend import UNNAMED, Backend, Call, Port, Signature, nothing
 from .failures import RunError, first_line
 from .job import RunnerJob
+from .session import kept_name
+from .session_coreml import CoremlSession
 from .steps import Arrays
 
 #: a job's compute units → coremltools' name of them: what Core ML may use, not what it will
@@ -38,20 +41,33 @@ def load(runtime: Any, job: RunnerJob) -> Backend:
 
 
 class CoremlBackend(Backend):
-    """A loaded model for each function of a package; one without named functions has a single unnamed entry."""
+    """A loaded model for each function of a package; one without named functions has a single unnamed entry.
+
+    Of a folder of packages each is a function, by its own name.
+    """
 
     def __init__(self, runtime: Any, job: RunnerJob) -> None:
         self.version = str(runtime.__version__)
         self._coremltools = runtime
         self._units = runtime.ComputeUnit[COMPUTE_UNITS[job.compute_units]]
-        description = runtime.utils.load_spec(job.model).description
-        ports = runtime.proto.FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name
-        functions = {function.name: function for function in description.functions} or {UNNAMED: description}
-        self.signatures = {
-            name: Signature(_ports(function.input, ports), _ports(function.output, ports))
-            for name, function in functions.items()
-        }
-        self._models = {name: self._load(job.model, name) for name in functions}
+        self._port_name = runtime.proto.FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name
+        self.signatures: dict[str, Signature] = {}
+        self._models: dict[str, Any] = {}
+        self._states: dict[str, tuple[str, ...]] = {}
+        for only, path in _packages(Path(job.model)).items():
+            description = runtime.utils.load_spec(path).description
+            for function in description.functions:
+                self._add(function.name, function, self._load(path, function.name))
+            if not description.functions:
+                self._add(only, description, self._load(path, UNNAMED))
+
+    def _add(self, name: str, described: Any, model: Any) -> None:
+        inputs, outputs, states = (
+            _ports(features, self._port_name) for features in (described.input, described.output, described.state)
+        )
+        kept = {kept_name(state): port for state, port in states.items()}
+        self.signatures[name] = Signature({**inputs, **states}, {**outputs, **kept})
+        self._models[name], self._states[name] = model, tuple(states)
 
     def _load(self, path: str, function: str) -> Any:
         """One function as a model; coremltools only warns where Core ML refuses it, and fails when it is first run."""
@@ -63,8 +79,29 @@ class CoremlBackend(Backend):
         return model
 
     def prepare(self, signature: str, inputs: Arrays) -> Call:
-        """Predict with the signature's model, which takes the inputs and gives the outputs."""
-        return Call(nothing, partial(self._models[signature].predict, dict(inputs)), _read)
+        """Predict with the signature's model, which takes the inputs and gives the outputs.
+
+        What is given for a state is written to a new one first, and what it holds then is an output, as in files that
+        take their states as inputs.
+        """
+        model, names = self._models[signature], self._states[signature]
+        given = {name: value for name, value in inputs.items() if name not in names}
+        if not names:
+            return Call(nothing, partial(model.predict, given), _read)
+        state = model.make_state()
+
+        def write() -> None:
+            for name in names:
+                state.write_state(name, inputs[name])
+
+        def read(outputs: Any) -> Arrays:
+            return {**_read(outputs), **{kept_name(name): np.array(state.read_state(name)) for name in names}}
+
+        return Call(write, partial(model.predict, given, state=state), read)
+
+    def session(self) -> CoremlSession:
+        """Calls whose states stay in Core ML."""
+        return CoremlSession(self, self._models, self._states)
 
     def assignment(self) -> dict[str, Any]:
         """Core ML's own plan: for each operation its kind, the device preferred, the others that could, its cost.
@@ -77,7 +114,7 @@ class CoremlBackend(Backend):
                 model.get_compiled_model_path(), compute_units=self._units
             )
             program = plan.model_structure.program
-            function = program.functions[name or "main"]
+            function = program.functions[name if name in program.functions else "main"]
             operations += [_planned(plan, operation, name) for operation in _operations(function.block)]
         return {"format": "coreml", "operations": [operation for operation in operations if operation]}
 
@@ -116,8 +153,19 @@ def _device(device: Any) -> str:
     return _DEVICES.get(name, name)
 
 
+def _packages(path: Path) -> dict[str, str]:
+    """The package by no name; of a folder of packages, each by its own."""
+    found = {} if (path / "Manifest.json").exists() else {each.stem: str(each) for each in path.glob("*.mlpackage")}
+    return dict(sorted(found.items())) or {UNNAMED: str(path)}
+
+
 def _ports(features: Any, dtype_name: Any) -> dict[str, Port]:
-    return {feature.name: _port(feature.type.multiArrayType, dtype_name) for feature in features}
+    return {feature.name: _port(_array(feature.type), dtype_name) for feature in features}
+
+
+def _array(kind: Any) -> Any:
+    """What an input, an output or a state is: a state wraps its array."""
+    return kind.stateType.arrayType if kind.WhichOneof("Type") == "stateType" else kind.multiArrayType
 
 
 def _port(array: Any, dtype_name: Any) -> Port:

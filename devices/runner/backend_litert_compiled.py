@@ -21,7 +21,8 @@ from .litert_library import CPU, GPU, is_accelerated
 from .steps import Arrays
 
 ACCELERATORS = {"litert-compiled": ("cpu", "gpu"), "litert-openvino": ("cpu", "npu")}
-_CACHE = ":memory" if hasattr(os, "memfd_create") else ""
+#: a cache of packed weights that is no file
+CACHE = ":memory" if hasattr(os, "memfd_create") else ""
 
 
 def import_runtime(runtime: str) -> Any:
@@ -46,7 +47,9 @@ def _load_openvino() -> None:
 
 def load(runtime: Any, job: RunnerJob) -> Backend:
     """Load and compile a file; raises the runtime's own errors for what it refuses."""
-    return CompiledBackend(runtime, job)
+    from .litert_direct import open_direct
+
+    return open_direct(runtime, job) or CompiledBackend(runtime, job)
 
 
 class CompiledBackend(Backend):
@@ -62,7 +65,7 @@ class CompiledBackend(Backend):
         self._job, self._runtime = job, runtime
         weights = ""
         if job.accelerator == "cpu" and job.xnnpack:
-            weights, self.cache = _use_cache(job.cache)
+            weights, self.cache = use_cache(job.cache)
         self._model = _compile(runtime, job, weights)
         self._buffers: dict[str, tuple[Arrays, Arrays]] = {}
         self.signatures = {
@@ -95,9 +98,11 @@ class CompiledBackend(Backend):
 
     def session(self) -> Any:
         """States in LiteRT's buffers."""
+        from .litert_states import updated_in_place
         from .session_litert import LitertSession
 
-        return LitertSession(self, self._model)
+        in_place = updated_in_place(self._job.model) if self._job.accelerator == "cpu" else set()
+        return LitertSession(self, self._model, in_place)
 
     def _buffers_of(self, signature: str) -> tuple[Arrays, Arrays]:
         if signature not in self._buffers:
@@ -130,7 +135,7 @@ class CompiledBackend(Backend):
         return {"format": "litert", "text": profile_file(self._job, self.version, runs)}
 
 
-def _use_cache(folder: str) -> tuple[str, str]:
+def use_cache(folder: str) -> tuple[str, str]:
     """The file in which XNNPACK keeps its packed weights ("" without a folder), and whether it is there already."""
     if not folder:
         return "", "able"
@@ -146,7 +151,7 @@ def _compile(runtime: Any, job: RunnerJob, weights: str) -> Any:
     """
     hardware, options = runtime.hardware_accelerator.HardwareAccelerator, runtime.options
     kernels = {} if job.xnnpack else {"kernel_mode": options.CpuKernelMode.BUILTIN}
-    cpu = options.CpuOptions(num_threads=job.num_threads, xnnpack_weight_cache_path=weights or _CACHE, **kernels)
+    cpu = options.CpuOptions(num_threads=job.num_threads, xnnpack_weight_cache_path=weights or CACHE, **kernels)
     chosen = {"cpu_options": cpu}
     accelerators = hardware.CPU
     if job.accelerator == "gpu":

@@ -1,11 +1,12 @@
 """Writes texts: the loop from one token to the next, and beam search (arXiv:1609.08144 for its length penalty)."""
 
-from typing import Any, Callable, NamedTuple, Optional, Sequence
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 
 from .failures import RunError
-from .sampling import Sampling, choose, filtered, log_probabilities
+from .rules import NO_RULES, Rules, Text, filtered
+from .sampling import Sampling, choose, log_probabilities
 from .writer import Reading, Writer
 
 #: what is told of each token as it is chosen
@@ -27,7 +28,9 @@ class Generation(NamedTuple):
     `stop_ids` end a text and are left out. `long_prompt` is what to do where the cache has no room for more: refuse a
     prompt, and end a text there, or slide: forget the oldest tokens, but the first, until half of the cache is free.
     With `num_beams` the likeliest text is looked for, its log-probability over its length to the power of
-    `length_penalty`; it is told of when it is found.
+    `length_penalty`; it is told of when it is found. `early_stopping` is transformers': when as many texts have ended,
+    the search goes on while a better one could be found ("never"), or could at the length that was reached (False), or
+    ends (True).
     """
 
     max_new_tokens: int = 64
@@ -37,6 +40,8 @@ class Generation(NamedTuple):
     long_prompt: str = "refuse"
     num_beams: int = 1
     length_penalty: float = 1.0
+    early_stopping: Union[bool, str] = "never"
+    rules: Rules = NO_RULES
 
 
 class Written(NamedTuple):
@@ -70,7 +75,9 @@ def _go_on(writer: Writer, prompt: Prompt, generation: Generation, tell: OnToken
     reading = writer.read(kept, prompt.source)
     try:
         while True:
-            token = choose(checked(reading.logits, len(ids) - len(prompt.ids)), ids, generation.sampling, generator)
+            text = _text(prompt, ids, generation)
+            logits = filtered(checked(reading.logits, text.new), text, generation.sampling, generation.rules)
+            token = choose(logits, generation.sampling, generator)
             if token in generation.stop_ids:
                 return Written(ids[len(prompt.ids) :], "stop", slid)
             tell(token)
@@ -79,8 +86,7 @@ def _go_on(writer: Writer, prompt: Prompt, generation: Generation, tell: OnToken
             if len(ids) - len(prompt.ids) >= generation.max_new_tokens:
                 return Written(ids[len(prompt.ids) :], "length", slid)
             if not _is_full(writer, reading.length):
-                before, reading = reading, writer.step(token, reading)
-                writer.release(before)
+                reading = writer.go_on(token, reading)
             elif generation.long_prompt == "slide":
                 kept, slid = _newest(kept, writer.longest), slid + 1
                 writer.finish(reading)
@@ -89,6 +95,11 @@ def _go_on(writer: Writer, prompt: Prompt, generation: Generation, tell: OnToken
                 return Written(ids[len(prompt.ids) :], "context", slid)
     finally:
         writer.finish(reading)
+
+
+def _text(prompt: Prompt, ids: Sequence[int], generation: Generation) -> Text:
+    new = len(ids) - len(prompt.ids)
+    return Text(ids, new, generation.max_new_tokens, prompt.source, generation.stop_ids)
 
 
 def _is_full(writer: Writer, count: int) -> bool:
@@ -120,40 +131,41 @@ class _Beam(NamedTuple):
     reading: Reading
 
 
-def _search(writer: Writer, prompt: Prompt, generation: Generation) -> Written:
-    """The likeliest text among `num_beams` kept at each step.
+class _Ended(NamedTuple):
+    score: float
+    ids: tuple[int, ...]
+    ended: str
 
-    Ends when no beam can become better than the texts that have ended, or at the longest text.
+
+def _search(writer: Writer, prompt: Prompt, generation: Generation) -> Written:
+    """The likeliest text among `num_beams` kept at each step; of what ends there, only the best so many count.
+
+    Ends when no beam can become better than the texts that have ended, as `early_stopping` says, or at the longest.
     """
     width = generation.num_beams
     beams = [_Beam((), 0.0, writer.read(prompt.ids, prompt.source))]
-    texts: list[tuple[float, tuple[int, ...]]] = []  # those that have ended, the best first
-    ended = "length"
+    texts: list[_Ended] = []  # the best first
     try:
         for step in range(generation.max_new_tokens):
-            found = _continuations(beams, prompt, generation, step)
-            going: list[tuple[float, int, int]] = []
-            for score, index, token in found:
-                if token in generation.stop_ids:
-                    texts.append((_normalized(score, step + 1, generation), beams[index].ids))
-                elif len(going) < width:
-                    going.append((score, index, token))
-            texts = sorted(texts, key=lambda text: -text[0])[:width]
-            if not going or _is_decided(texts, going[0][0], step + 1, generation):
-                break
             full = _is_full(writer, beams[0].reading.length)
             last = full or step + 1 == generation.max_new_tokens
-            ended = "context" if full else "length"
-            beams = _next_beams(writer, beams, going, last=last)
-            if last:
+            found = _continuations(beams, prompt, generation, step)
+            for score, index, token in found[:width]:
+                ids, normalized = beams[index].ids, _normalized(score, step + 1, generation)
+                if token in generation.stop_ids:
+                    texts.append(_Ended(normalized, ids, "stop"))
+                elif last:
+                    texts.append(_Ended(normalized, (*ids, token), "context" if full else "length"))
+            texts = sorted(texts, key=lambda text: -text.score)[:width]
+            going = [each for each in found if each[2] not in generation.stop_ids][:width]
+            if last or not going or _is_decided(texts, going[0][0], step + 1, generation):
                 break
+            beams = _next_beams(writer, beams, going)
     finally:
         writer.finish(beams[0].reading)
         for beam in beams[1:]:
             writer.release(beam.reading)
-    texts_going = [(_normalized(beam.score, len(beam.ids), generation), beam.ids) for beam in beams if beam.ids]
-    score, ids = max([*texts, *(texts_going if len(texts) < width else [])], default=(0.0, ()))
-    return Written(list(ids), "stop" if (score, ids) in texts else ended)
+    return Written(list(texts[0].ids), texts[0].ended) if texts else Written([], "stop")
 
 
 def _continuations(
@@ -164,19 +176,17 @@ def _continuations(
     found = []
     for index, beam in enumerate(beams):
         logits = checked(beam.reading.logits, step)
-        # as in transformers, what is penalized are log-probabilities
-        scores = filtered(log_probabilities(logits).astype(np.float32), [*prompt.ids, *beam.ids], generation.sampling)
+        # as in transformers, what rules and penalties change are log-probabilities
+        scores = log_probabilities(logits).astype(np.float32)
+        text = _text(prompt, [*prompt.ids, *beam.ids], generation)
+        scores = filtered(scores, text, generation.sampling, generation.rules)
         best = np.argsort(-scores, kind="stable")[:count]
         found += [(beam.score + float(scores[token]), index, int(token)) for token in best]
     return sorted(found, key=lambda each: (-each[0], each[1], each[2]))[:count]
 
 
-def _next_beams(
-    writer: Writer, beams: list[_Beam], going: Sequence[tuple[float, int, int]], *, last: bool
-) -> list[_Beam]:
+def _next_beams(writer: Writer, beams: list[_Beam], going: Sequence[tuple[float, int, int]]) -> list[_Beam]:
     """Read the chosen tokens, each after its own beam; what nothing goes on from is released."""
-    if last:
-        return [_Beam((*beams[i].ids, token), score, beams[i].reading) for score, i, token in going]
     made = [_Beam((*beams[i].ids, token), score, writer.step(token, beams[i].reading)) for score, i, token in going]
     for beam in beams:
         writer.release(beam.reading)
@@ -184,14 +194,14 @@ def _next_beams(
 
 
 def _normalized(score: float, length: int, generation: Generation) -> float:
-    return score / float(length) ** generation.length_penalty
+    return score / float(length + generation.rules.begun) ** generation.length_penalty
 
 
-def _is_decided(
-    texts: Sequence[tuple[float, tuple[int, ...]]], best: float, length: int, generation: Generation
-) -> bool:
-    """Whether no beam can beat the worst of the texts that have ended: scores only fall."""
+def _is_decided(texts: Sequence[_Ended], best: float, length: int, generation: Generation) -> bool:
+    """Whether the search ends though beams go on: as many texts have ended, and none of these can beat their worst."""
     if len(texts) < generation.num_beams:
         return False
-    longest = generation.max_new_tokens if generation.length_penalty > 0 else length
-    return texts[-1][0] >= _normalized(best, longest, generation)
+    if generation.early_stopping is True:
+        return True
+    goes_far = generation.early_stopping == "never" and generation.length_penalty > 0
+    return texts[-1].score >= _normalized(best, generation.max_new_tokens if goes_far else length, generation)

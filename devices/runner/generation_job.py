@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Optional, Protocol
 from .backend import Backend
 from .failures import RunError
 from .generation import Generation, Prompt, write
+from .rules import Rules, parse_rules
 from .sampling import Sampling
 from .scoring import score
 from .writer import Writer
@@ -41,7 +42,8 @@ def parse_generation(fields: Any) -> GenerationJob:
     """Check the `generation` of a decoded job; raises RunError("bad-job") naming the field.
 
     {"prompts": [{"ids": […], "source": […]}, …], "stream": bool, "score": bool, "context": null or a number,
-    "stop_ids": […], "long_prompt": refuse or slide} and the numbers of `Generation` and `Sampling`.
+    "stop_ids": […], "long_prompt": refuse or slide, "early_stopping": true, false or never, "rules": {…}} and the
+    numbers of `Generation` and `Sampling`.
     """
     if not isinstance(fields, dict):
         raise RunError("bad-job", "the job lacks 'generation'")
@@ -55,11 +57,21 @@ def parse_generation(fields: Any) -> GenerationJob:
         raise RunError("bad-job", "the job's 'context' must be a number of tokens")
     scored = bool(given.pop("score", False))
     stop_ids = _ids("stop_ids", given.pop("stop_ids", []))
+    early_stopping, rules = given.pop("early_stopping", "never"), _rules(given.pop("rules", {}))
+    if early_stopping not in (True, False, "never"):
+        raise RunError("bad-job", f"unknown early_stopping {early_stopping!r}: known are true, false and never")
     numbers = {name: _number(name, value) for name, value in given.items()}
     sampling = {name: numbers.pop(name) for name in Sampling._fields if name in numbers}
     return GenerationJob(
         prompts,
-        Generation(stop_ids=stop_ids, long_prompt=long_prompt, sampling=Sampling(**sampling), **numbers),
+        Generation(
+            stop_ids=stop_ids,
+            long_prompt=long_prompt,
+            sampling=Sampling(**sampling),
+            early_stopping=early_stopping,
+            rules=rules,
+            **numbers,
+        ),
         bool(stream),
         scored,
         context,
@@ -121,6 +133,13 @@ def _ids(name: str, values: Any) -> tuple[int, ...]:
     if not isinstance(values, list) or not all(type(value) is int for value in values):
         raise RunError("bad-job", f"the job's {name!r} must be whole numbers")
     return tuple(values)
+
+
+def _rules(fields: Any) -> Rules:
+    try:
+        return parse_rules(fields)
+    except ValueError as error:
+        raise RunError("bad-job", f"the job's rules have no such {error}") from error
 
 
 def _number(name: str, value: Any) -> Any:

@@ -86,8 +86,7 @@ def _write(writer: Writer, prompt: Prompt, tokens: int) -> tuple[Timed, int]:
     before = clock()
     first_ms, decode_ms = (before - began) / 1e6, []
     for _ in range(tokens):
-        last, reading = reading, writer.step(token, reading)
-        writer.release(last)
+        reading = writer.go_on(token, reading)
         token = int(reading.logits.argmax())
         now = clock()
         decode_ms.append((now - before) / 1e6)

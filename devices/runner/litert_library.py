@@ -6,7 +6,9 @@ and every other version is refused.
 
 import ctypes
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
+
+import numpy as np
 
 from .failures import RunError
 
@@ -15,6 +17,10 @@ CPU, GPU = 1, 2
 POINTER = ctypes.c_void_p
 _RUNTIME_LIBRARY_DIR, _LOG_SEVERITY, _SILENT = 22, 25, 4  # tags of an environment's options; severity of the log
 _TYPE_INT, _TYPE_STRING = 2, 8  # of a LiteRtAny
+#: numpy's name of a type → LiteRT's
+DTYPES = {"float32": 1, "int32": 2, "int64": 4, "uint8": 3, "bool": 6, "int16": 7, "int8": 9, "float16": 10}
+_ALIGNMENT = 64
+_OVERREAD = 128  # bytes behind its inputs that XNNPACK may read
 
 
 class _Value(ctypes.Union):
@@ -29,32 +35,58 @@ class _Option(ctypes.Structure):
     _fields_ = [("tag", ctypes.c_int), ("value", _Any)]
 
 
+class Layout(ctypes.Structure):
+    """The shape of a tensor: its rank is in the low 7 bits of `rank`, whether it has strides in the bit above."""
+
+    _fields_ = [("rank", ctypes.c_uint32), ("sizes", ctypes.c_int32 * 8), ("strides", ctypes.c_uint32 * 8)]
+
+
+class TensorType(ctypes.Structure):
+    """The type of a tensor's values, and its shape."""
+
+    _fields_ = [("element", ctypes.c_int), ("layout", Layout)]
+
+
 class Library:
     """The library of the installed package; what it points to is kept alive in `kept`.
 
-    Raises RunError("refused") for another version.
+    Without `accelerated`, no library of an accelerator is looked for: that of the GPU takes 3.9 MB as soon as it is
+    loaded, also where everything runs on the CPU. Raises RunError("refused") for another version.
     """
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, *, accelerated: bool = True) -> None:
         if version != VERSION:
             raise RunError("refused", f"the C interface of litert {version} is not known: it is that of {VERSION}")
         import ai_edge_litert
 
-        self._folder = Path(ai_edge_litert.__file__).parent
-        self._library = ctypes.CDLL(str(self._folder / "libLiteRt.so"), mode=ctypes.RTLD_GLOBAL)
+        folder = Path(ai_edge_litert.__file__).parent
+        self._library = ctypes.CDLL(str(folder / "libLiteRt.so"), mode=ctypes.RTLD_GLOBAL)
+        self._accelerators = str(folder if accelerated else folder / "none")
         self.kept: list[Any] = []
+
+    def function(self, name: str) -> Any:
+        """A function of the library."""
+        return getattr(self._library, name)
 
     def call(self, function: str, *arguments: Any) -> None:
         """Call a function; raises RunError("run-failed") where it does not answer 0."""
-        status = getattr(self._library, function)(*arguments)
+        status = self.function(function)(*arguments)
         if status:
             raise RunError("run-failed", f"{function} of libLiteRt.so failed with status {status}")
 
     def compile(self, path: str, accelerators: int, **opaque: str) -> Any:
         """The handle of a compiled file; `opaque` maps names of option groups to their TOML."""
-        file, options, model = POINTER(), POINTER(), POINTER()
-        environment = self._environment()
+        return self.compile_file(*self.open(path), accelerators, **opaque)
+
+    def open(self, path: str) -> tuple[Any, Any]:
+        """An environment, and the handle of a file that was read in it."""
+        file, environment = POINTER(), self._environment()
         self.call("LiteRtCreateModelFromFile", environment, path.encode(), ctypes.byref(file))
+        return environment, file
+
+    def compile_file(self, environment: Any, file: Any, accelerators: int, **opaque: str) -> Any:
+        """The handle of an open file, compiled; see `compile`."""
+        options, model = POINTER(), POINTER()
         self.call("LiteRtCreateOptions", ctypes.byref(options))
         self.call("LiteRtSetOptionsHardwareAccelerators", options, ctypes.c_int(accelerators))
         for name, text in opaque.items():
@@ -64,7 +96,7 @@ class Library:
 
     def _environment(self) -> Any:
         options = (_Option * 2)()
-        folder = str(self._folder).encode()
+        folder = self._accelerators.encode()
         options[0].tag, options[0].value.type, options[0].value.value.text = _RUNTIME_LIBRARY_DIR, _TYPE_STRING, folder
         options[1].tag, options[1].value.type, options[1].value.value.integer = _LOG_SEVERITY, _TYPE_INT, _SILENT
         self.kept += [options, folder]
@@ -80,6 +112,38 @@ class Library:
         opaque = POINTER()
         self.call("LiteRtCreateOpaqueOptions", identifier, content, release, ctypes.byref(opaque))
         self.call("LiteRtAddOpaqueOptions", options, opaque)
+
+    def buffer(self, value: Any) -> tuple[Any, Any]:
+        """A buffer that LiteRT reads and writes in place, with this array's values: its handle, and numpy's view of it.
+
+        Raises RunError("refused") for a type that it does not know.
+        """
+        code: Optional[int] = DTYPES.get(value.dtype.name)
+        if code is None:
+            raise RunError("refused", f"LiteRT can't be fed {value.dtype.name}")
+        kind = TensorType(code, Layout(value.ndim))
+        for axis, size in enumerate(value.shape):
+            kind.layout.sizes[axis] = size
+        aligned, handle = _aligned(value), POINTER()
+        address, size_bytes = POINTER(aligned.ctypes.data), ctypes.c_size_t(aligned.nbytes)
+        create = "LiteRtCreateTensorBufferFromHostMemory"
+        self.call(create, ctypes.byref(kind), address, size_bytes, None, ctypes.byref(handle))
+        self.kept += [aligned, kind]
+        return handle, aligned
+
+
+def handles_of(buffers: list[Any]) -> Any:
+    """Handles of buffers as an array that the library takes."""
+    return (POINTER * len(buffers))(*buffers)
+
+
+def _aligned(value: Any) -> Any:
+    """A copy of an array at an address that the library takes."""
+    raw = np.zeros(value.nbytes + _ALIGNMENT + _OVERREAD, np.uint8)
+    offset = -raw.ctypes.data % _ALIGNMENT
+    copied = raw[offset : offset + value.nbytes].view(value.dtype).reshape(value.shape)
+    copied[...] = value
+    return copied
 
 
 def is_accelerated(path: str, version: str, accelerators: int) -> bool:

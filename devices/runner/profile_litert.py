@@ -4,25 +4,14 @@ No Python interface leads there (ai-edge-litert 2.3.0): its C interface is calle
 """
 
 import ctypes
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
 from .failures import RunError
 from .job import RunnerJob
-from .litert_library import CPU, POINTER, VERSION, Library
+from .litert_library import CPU, POINTER, VERSION, Library, handles_of
 from .steps import Arrays, read_steps
-
-_DTYPES = {"float32": 1, "int32": 2, "int64": 4, "int8": 9, "float16": 10}
-_ALIGNMENT = 64
-
-
-class _Layout(ctypes.Structure):
-    _fields_ = [("rank", ctypes.c_uint32), ("sizes", ctypes.c_int32 * 8), ("strides", ctypes.c_uint32 * 8)]
-
-
-class _TensorType(ctypes.Structure):
-    _fields_ = [("element", ctypes.c_int), ("layout", _Layout)]
 
 
 def profile_file(job: RunnerJob, version: str, runs: int) -> str:
@@ -41,7 +30,7 @@ class _Profiled:
     """A file compiled with profiling, and buffers for one of its signatures."""
 
     def __init__(self, library: Library, job: RunnerJob) -> None:
-        self._library, self._call, self._kept = library, library.call, library.kept
+        self._library, self._call = library, library.call
         profiling, xnnpack = "enable_profiling = true\n", f"num_threads = {job.num_threads}\n"
         self._model = library.compile(job.model, CPU, runtime_options_string=profiling, xnnpack=xnnpack)
         self._bind(job)
@@ -74,37 +63,9 @@ class _Profiled:
         self._inputs, self._outputs = self._buffers(taken), self._buffers(given)
 
     def _buffers(self, arrays: Arrays) -> Any:
-        handles = (POINTER * len(arrays))()
-        for place, value in enumerate(arrays.values()):
-            kind = _TensorType(_dtype(value), _Layout(value.ndim))
-            for axis, size in enumerate(value.shape):
-                kind.layout.sizes[axis] = size
-            aligned = _aligned(value)
-            handle = POINTER()
-            address, size_bytes = POINTER(aligned.ctypes.data), ctypes.c_size_t(aligned.nbytes)
-            create = "LiteRtCreateTensorBufferFromHostMemory"
-            self._call(create, ctypes.byref(kind), address, size_bytes, None, ctypes.byref(handle))
-            handles[place] = handle
-            self._kept += [aligned, kind]
-        return handles
+        return handles_of([self._library.buffer(value)[0] for value in arrays.values()])
 
     def _run(self) -> None:
         counts = [ctypes.c_size_t(n) for n in (self._signature, len(self._inputs), len(self._outputs))]
         run = "LiteRtRunCompiledModel"
         self._call(run, self._model, counts[0], counts[1], self._inputs, counts[2], self._outputs)
-
-
-def _dtype(value: Any) -> int:
-    code: Optional[int] = _DTYPES.get(value.dtype.name)
-    if code is None:
-        raise RunError("refused", f"the profiler can't be fed {value.dtype.name}")
-    return code
-
-
-def _aligned(value: Any) -> Any:
-    """A copy of an array at an address that the library takes."""
-    raw = np.zeros(value.nbytes + _ALIGNMENT, np.uint8)
-    offset = -raw.ctypes.data % _ALIGNMENT
-    copied = raw[offset : offset + value.nbytes].view(value.dtype).reshape(value.shape)
-    copied[...] = value
-    return copied

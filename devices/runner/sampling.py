@@ -60,20 +60,17 @@ def log_probabilities(logits: Logits) -> Any:
     return shifted - np.log(np.exp(shifted).sum())
 
 
-def filtered(logits: Logits, ids: Sequence[int], sampling: Sampling) -> Logits:
-    """Logits as they are chosen from, after the tokens `ids`."""
-    if sampling.repetition_penalty != 1:
-        logits = penalize_repetition(logits, ids, sampling.repetition_penalty)
+def warp(logits: Logits, sampling: Sampling) -> Logits:
+    """Logits as they are drawn from: all of them for the likeliest token."""
     if sampling.temperature > 0:
         logits = keep_top_p(keep_top_k(logits / np.float32(sampling.temperature), sampling.top_k), sampling.top_p)
     return logits
 
 
-def choose(logits: Logits, ids: Sequence[int], sampling: Sampling, generator: Any) -> int:
-    """The next token after `ids`: the likeliest, or one drawn with numpy's `generator`."""
-    chosen_from = filtered(logits, ids, sampling)
+def choose(logits: Logits, sampling: Sampling, generator: Any) -> int:
+    """The next token, by what `warp` left: the likeliest, or one drawn with numpy's `generator`."""
     if sampling.temperature <= 0:
-        return int(chosen_from.argmax())
-    cumulated = np.cumsum(probabilities(chosen_from))
+        return int(logits.argmax())
+    cumulated = np.cumsum(probabilities(logits))
     place = int(np.searchsorted(cumulated, generator.random() * cumulated[-1], side="right"))
     return min(place, len(cumulated) - 1)

@@ -30,8 +30,7 @@ def score(writer: Writer, text: Prompt) -> Scored:
             loss -= float(log_probabilities(logits)[token])
             correct += int(np.argmax(logits) == token)
             if place + 1 < len(text.ids):
-                before, reading = reading, writer.step(token, reading)
-                writer.release(before)
+                reading = writer.go_on(token, reading)
     finally:
         writer.finish(reading)
     return Scored(loss, correct, len(text.ids) - 1)

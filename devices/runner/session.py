@@ -1,7 +1,8 @@
 """Calls of a loaded file whose states (the cache of keys and values) stay where the runtime has them.
 
 An input `past_key_values…` is a state: the output `present…` of the same name, of any signature, replaces it in the
-next call. A State is never changed by a call: several texts may go on from the same one, as beams do.
+next call. A State is never changed by a call: several texts may go on from the same one, as beams do. Where nothing
+else does, `advance` may write to its buffers.
 """
 
 from typing import Any, Optional
@@ -30,6 +31,11 @@ def present_names(signature: Signature) -> dict[str, str]:
     return {name[len(_PRESENT) :]: name for name in signature.outputs if name.startswith(_PRESENT)}
 
 
+def kept_name(state: str) -> str:
+    """The output that goes on with a state which the runtime itself keeps, by the state's name."""
+    return state.replace(_PAST, _PRESENT, 1)
+
+
 class Session:
     """Calls a backend with its states as numpy arrays; backends whose runtimes have buffers of their own do better.
 
@@ -52,6 +58,12 @@ class Session:
         produced = self.backend.run(signature, {**inputs, **{name: state[key] for key, name in past.items()}})
         after = {**state, **{key: produced[name] for key, name in present.items()}}
         return {name: value for name, value in produced.items() if name not in present.values()}, after
+
+    def advance(self, signature: str, inputs: Arrays, state: State) -> tuple[Arrays, State]:
+        """Do what `call` does, for a state that nothing else goes on from: its buffers may be used again."""
+        outputs, after = self.call(signature, inputs, state)
+        self.release({name: state[name] for name in self.states})
+        return outputs, after
 
     def release(self, state: State) -> None:
         """Say that nothing will go on from a state any more: its buffers may be used again."""

@@ -79,6 +79,10 @@ class Writer:
         """Read one more token; what was read `before` can still be gone on from until it is released."""
         return self._read([token], before, owned=False)
 
+    def go_on(self, token: int, before: Reading) -> Reading:
+        """Read one more token where nothing else goes on from `before`, which is thereby released."""
+        return self._read([token], before, owned=True)
+
     def release(self, reading: Reading) -> None:
         """Say that nothing goes on from a reading any more, but perhaps from others of the same text."""
         self.session.release({name: reading.state[name] for name in self.session.states})
@@ -116,14 +120,11 @@ class Writer:
         for port_name, dtype in self._inputs[name]:
             value = before.given.get(port_name)
             inputs[port_name] = np.asarray(_value(port_name, ids, before.length), dtype) if value is None else value
-        outputs, after = self._run(name, inputs, before.state, f"reading token {before.length + 1}")
-        if owned:
-            self.release(before)
-        return outputs, after
+        return self._run(name, inputs, before.state, f"reading token {before.length + 1}", owned=owned)
 
-    def _run(self, name: str, inputs: Arrays, state: State, what: str) -> tuple[Arrays, State]:
+    def _run(self, name: str, inputs: Arrays, state: State, what: str, *, owned: bool = False) -> tuple[Arrays, State]:
         try:
-            return self.session.call(name, inputs, state)
+            return (self.session.advance if owned else self.session.call)(name, inputs, state)
         except RunError:
             raise
         except Exception as error:

@@ -162,7 +162,7 @@ def _export_missing(
     checkpoint: "Checkpoint", suggestions: "Sequence[Suggestion]", planned: "Sequence[PlannedExport]"
 ) -> list[_Attempt]:
     from edgekit.bundle import open_bundle
-    from edgekit.cli.export import ExportProgress
+    from edgekit.cli.export_view import ExportProgress
     from edgekit.export.pipeline import export_checkpoint
 
     missing = [plan for plan in planned if not plan.path.exists() and plan.problem is None]

@@ -1,5 +1,6 @@
 """`edgekit cache`: what earlier exports left, for the next ones; and the options of the verbs that use it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +18,33 @@ CacheDirOption = Annotated[
         show_default=False,
     ),
 ]
-CacheSizeOption = Annotated[
-    str,
-    typer.Option(envvar="EDGEKIT_CACHE_SIZE", help="Its largest size; what was used least recently goes. 0: none."),
-]
-NoCacheOption = Annotated[bool, typer.Option("--no-cache", help="Make everything again, and keep nothing.")]
-DEFAULT_SIZE = "2GB"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """Whether earlier exports are taken, and from where."""
+
+    cache_dir: CacheDirOption = None
+    cache_size: Annotated[
+        str,
+        typer.Option(envvar="EDGEKIT_CACHE_SIZE", help="Its largest size; what was used least recently goes. 0: none."),
+    ] = "2GB"
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Make everything again, and keep nothing.")] = False
+
+    def open(self) -> "Cache | None":
+        """The cache that is asked for; its remarks are warnings on stderr. None where there is to be none."""
+        from edgekit.cache import Cache, cache_folder, parse_size
+        from edgekit.cli.output import stderr
+
+        max_bytes = parse_size(self.cache_size)
+        if self.no_cache or not max_bytes:
+            return None
+
+        def warn(text: str) -> None:
+            stderr.print(f"edgekit: warning: {text}", markup=False)
+
+        return Cache(self.cache_dir or cache_folder(), max_bytes=max_bytes, on_remark=warn)
+
 
 run_cache = typer.Typer(
     add_completion=False,
@@ -30,21 +52,6 @@ run_cache = typer.Typer(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def open_cache(folder: Path | None, size: str, *, off: bool = False) -> "Cache | None":
-    """The cache that these options ask for; its remarks are warnings on stderr. None where there is to be none."""
-    from edgekit.cache import Cache, cache_folder, parse_size
-    from edgekit.cli.output import stderr
-
-    max_bytes = parse_size(size)
-    if off or not max_bytes:
-        return None
-
-    def warn(text: str) -> None:
-        stderr.print(f"edgekit: warning: {text}", markup=False)
-
-    return Cache(folder or cache_folder(), max_bytes=max_bytes, on_remark=warn)
 
 
 @run_cache.callback()

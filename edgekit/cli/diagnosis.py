@@ -61,6 +61,10 @@ def diagnose(
         bundles, problems, measured, untimed, lambda bundle: _say(f"{bundle.manifest.name}: replaying")
     )
     groups = [group.model_copy(update={"advice": advise(group), "slow": explain_speed(group)}) for group in groups]
+    if checkpoint and checkpoint.config.task != "classify":
+        why = f"it is of the task {checkpoint.config.task}, and that takes classifiers"
+        told.append(f"{checkpoint.name} was not measured by module: {why}")
+        return QuantizationPart(groups=tuple(groups), remarks=(*remarks, *told))
     modules = _modules(checkpoint, _times(checkpoint, target, bundles, measured), target, quantize, eval_samples)
     if checkpoint and not bundles:
         told.append(f"no bundle in bundles/ is of {checkpoint.name}: `edgekit export {checkpoint.path}` makes them")

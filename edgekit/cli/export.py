@@ -1,11 +1,16 @@
 """`edgekit export`: checkpoint → proven bundles."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli.cache import DEFAULT_SIZE, CacheDirOption, CacheSizeOption, NoCacheOption, open_cache
+from edgekit.cli.cache import CacheOptions
+from edgekit.cli.export_options import CalibrationOptions, ForeignOptions, FormOptions, TargetOptions
+from edgekit.cli.export_view import ExportProgress, as_dict, complain, show_outcomes, show_plans
+from edgekit.cli.options import grouped
 
 if TYPE_CHECKING:
     from edgekit.cache import Cache
@@ -17,7 +22,9 @@ if TYPE_CHECKING:
     from edgekit.export.quantize.calibration import Calibration
 
 
+@grouped
 def run_export(
+    *,
     source: Annotated[
         str | None,
         typer.Argument(
@@ -27,100 +34,10 @@ def run_export(
             show_default=False,
         ),
     ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="Of a Hugging Face model: text-classification, token-classification, feature-extraction, fill-mask, "
-            "question-answering or image-classification.",
-            show_default=False,
-        ),
-    ] = None,
-    pooling: Annotated[
-        str,
-        typer.Option(help="Of feature-extraction: mean, cls or max in the graph; auto: as sentence-transformers says."),
-    ] = "none",
-    normalize: Annotated[
-        bool, typer.Option("--normalize", help="Of feature-extraction: scale the embedding to length 1, in the graph.")
-    ] = False,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", help="Of a function: name:dtype[shape], as in ids:int32[1,128].", show_default=False),
-    ] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option("--trust-remote-code", help="Run Python and pickles that come with the model: read them first."),
-    ] = False,
-    target: Annotated[
-        list[str] | None, typer.Option(help="tflite, onnx, coreml, savedmodel, pt2, or all (the first three).")
-    ] = None,
-    quantize: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Schemes: none, fp16, int8-dynamic, int8, int8-weight, int4-weight, int16x8, palette4, palette6, "
-            "palette8 (edgekit schemes explains them); or a recipe file (*.toml) that gives each module its own."
-        ),
-    ] = None,
-    via: Annotated[
-        list[str] | None, typer.Option(help="Route: torch, tensorflow, or both; default: each target's better one.")
-    ] = None,
-    rewrite: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Do to the model before: float-mask, gelu-tanh, fused-heads, split-heads, fp16-mask, fp16-norm "
-            "(edgekit schemes --rewrites explains them).",
-            show_default=False,
-        ),
-    ] = None,
-    calibration_data: Annotated[
-        Path | None,
-        typer.Option(help="Texts to calibrate int8 and int16x8 with, a file as for train; else the training data's."),
-    ] = None,
-    num_calibration_samples: Annotated[int, typer.Option(min=1, help="How many texts to calibrate with.")] = 200,
-    minimum_deployment_target: Annotated[
-        str | None,
-        typer.Option(
-            help="Core ML: the oldest iOS that must read the package: iOS15, iOS16, iOS17 or iOS18; default: iOS17, or "
-            "what other options need.",
-            show_default=False,
-        ),
-    ] = None,
-    sequence_length: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Lengths in tokens that a file takes, the model's own among them: one signature each over one copy of "
-            "the weights, ONNX and SavedModel any length. Default: chosen from the lengths of the data's own texts, or "
-            "of the texts that a Hugging Face model of one answer by text is proven on; Core ML: one, as several need "
-            "iOS 18.",
-            show_default=False,
-        ),
-    ] = None,
-    prefill_length: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Of a model to generate: how many tokens of a prompt a file reads at once, one signature each over "
-            "one copy of the weights. Default: 8, 32 and 128, as far as the model reads.",
-            show_default=False,
-        ),
-    ] = None,
-    kv_cache: Annotated[
-        Literal["dynamic", "static"],
-        typer.Option(
-            help="Of a model that writes, in ONNX: a cache that grows with the text, as Optimum and onnxruntime-genai "
-            "have it, or one of fixed size."
-        ),
-    ] = "dynamic",
-    cache_dtype: Annotated[
-        Literal["float32", "int8"],
-        typer.Option(
-            help="Of a model that writes, in TFLite: how the cache is kept between calls; int8 takes a quarter of the "
-            "memory, with scales from texts of the training data."
-        ),
-    ] = "float32",
-    multifunction: Annotated[
-        bool, typer.Option("--multifunction", help="Core ML: a function for each length, over one copy of the weights.")
-    ] = False,
-    author: Annotated[str, typer.Option(help="Core ML: the author that Xcode shows.", show_default=False)] = "",
-    license: Annotated[str, typer.Option(help="Core ML: the license that Xcode shows.", show_default=False)] = "",
+    foreign: ForeignOptions,
+    targets: TargetOptions,
+    calibration: CalibrationOptions,
+    form: FormOptions,
     output: Annotated[Path, typer.Option("--output", "-o", help="Parent folder of the bundles.")] = Path("bundles"),
     eval_samples: Annotated[
         str | None,
@@ -132,9 +49,7 @@ def run_export(
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Time limit of one conversion, in seconds.")] = 1800,
     force: Annotated[bool, typer.Option("--force", help="Replace bundles that exist.")] = False,
-    cache_dir: CacheDirOption = None,
-    cache_size: CacheSizeOption = DEFAULT_SIZE,
-    no_cache: NoCacheOption = False,
+    cached: CacheOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -173,90 +88,141 @@ def run_export(
 
         edgekit export mypackage.models:make_encoder --input ids:int32[1,128] --target tflite
     """
-    from functools import partial
-
-    from edgekit.checkpoint import embedded_checkpoint_path, load_checkpoint
     from edgekit.cli.measuring import parse_lengths
-    from edgekit.cli.output import print_json, split_list, stderr
+    from edgekit.cli.output import print_json
+
+    lengths = parse_lengths(form.sequence_length or [], "--sequence-length")
+    prefill = parse_lengths(form.prefill_length or [], "--prefill-length")
+    cache = cached.open()
+    model = _open_model(source, foreign, calibration, lengths, eval_samples=eval_samples, cache=cache)
+    _check_prefill(prefill, model.checkpoint)
+    plan = _planner(model, targets, form, output=output, force=force)
+    plans = plan(lengths=model.lengths)
+    if model.takes_chosen_lengths and not dry_run and not any(each.problem for each in plans):
+        plans = plan(lengths=_choose_lengths(model.source, plans, model.samples, cache))
+    if dry_run:
+        show_plans(plans, as_json=as_json)
+        raise typer.Exit(code=1 if any(plan.problem for plan in plans) else 0)
+    outcomes = _export(model, plans, calibration, prefill, force=force, timeout_s=timeout, cache=cache)
+    if as_json:
+        print_json([as_dict(outcome) for outcome in outcomes])
+    else:
+        show_outcomes(outcomes)
+    complain(outcomes)
+    raise typer.Exit(code=0 if all(outcome.ok for outcome in outcomes) else 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    """What is exported, the lengths that were asked for, and on how many held-out examples files are tried."""
+
+    source: "Checkpoint | Foreign"
+    lengths: tuple[int, ...]
+    by_default: bool
+    samples: int | None
+
+    @property
+    def checkpoint(self) -> "Checkpoint | None":
+        """It, where it is one of edgekit's own."""
+        from edgekit.checkpoint import Checkpoint
+
+        return self.source if isinstance(self.source, Checkpoint) else None
+
+    @property
+    def takes_chosen_lengths(self) -> bool:
+        """Whether its lengths are for edgekit to choose: those of a model that writes are others."""
+        return self.by_default and (self.checkpoint is None or self.checkpoint.config.task == "classify")
+
+
+def _open_model(
+    source: str | None,
+    options: ForeignOptions,
+    calibration: CalibrationOptions,
+    lengths: tuple[int, ...],
+    *,
+    eval_samples: str | None,
+    cache: "Cache | None",
+) -> _Model:
+    from edgekit.checkpoint import embedded_checkpoint_path, load_checkpoint
+    from edgekit.cli.output import stderr
     from edgekit.cli.sweeps import parse_samples
     from edgekit.export.foreign import TextChoice, is_foreign, open_foreign, refuse_foreign_options
-    from edgekit.export.plan import plan_exports
     from edgekit.proof.held_out_texts import TEXTS
 
-    asked = parse_lengths(sequence_length or [], "--sequence-length")
-    prefill = parse_lengths(prefill_length or [], "--prefill-length")
-    cache = open_cache(cache_dir, cache_size, off=no_cache)
-    foreign, samples = None, parse_samples(eval_samples or "500")
+    samples = parse_samples(eval_samples or "500")
     if source is not None and is_foreign(source):
-        texts = TextChoice(samples, calibration_data, num_calibration_samples, cache)
-        options = {"pooling": pooling, "normalize": normalize, "trust_remote_code": trust_remote_code}
-        foreign = open_foreign(source, task=task, inputs=inputs or [], lengths=asked, texts=texts, **options)
-        asked = foreign.lengths
-    else:
-        refuse_foreign_options(task=task, pooling=pooling, normalize=normalize, inputs=inputs, trust=trust_remote_code)
-        if source is None:
-            text = "No checkpoint given: exporting the embedded model, language-id (40 languages of interface text)."
-            stderr.print(text)
-        loaded = load_checkpoint(Path(source) if source is not None else embedded_checkpoint_path())
-        if eval_samples is None and loaded.config.task != "classify":
-            samples = TEXTS
-    _check_prefill(prefill, None if foreign else loaded)
-    by_default = foreign.by_default if foreign else not asked
-    plan = partial(
+        texts = TextChoice(samples, calibration.calibration_data, calibration.num_calibration_samples, cache)
+        foreign = open_foreign(source, lengths=lengths, texts=texts, **vars(options) | {"inputs": options.inputs or []})
+        return _Model(source=foreign, lengths=foreign.lengths, by_default=foreign.by_default, samples=samples)
+    refuse_foreign_options(**vars(options))
+    if source is None:
+        stderr.print("No checkpoint given: exporting the embedded model, language-id (40 languages of interface text).")
+    loaded = load_checkpoint(Path(source) if source is not None else embedded_checkpoint_path())
+    if eval_samples is None and loaded.config.task != "classify":
+        samples = TEXTS
+    return _Model(source=loaded, lengths=lengths, by_default=not lengths, samples=samples)
+
+
+def _planner(
+    model: _Model, targets: TargetOptions, form: FormOptions, *, output: Path, force: bool
+) -> "Callable[..., list[PlannedExport]]":
+    """Plans all that was asked for, at the lengths that it is given."""
+    from functools import partial
+
+    from edgekit.cli.output import split_list
+    from edgekit.export.foreign import Foreign
+    from edgekit.export.plan import plan_exports
+
+    source, own = model.source, model.checkpoint
+    name, shape = (source.subject.name, source.model) if isinstance(source, Foreign) else (source.name, source.config)
+    lengths = () if own and model.lengths == (own.config.max_length,) else model.lengths
+    return partial(
         plan_exports,
-        foreign.subject.name if foreign else loaded.name,
-        foreign.model if foreign else loaded.config,
-        targets=split_list(target or ["tflite"]),
-        schemes=split_list(quantize or ["none"]),
-        via=split_list(via or []),
+        name,
+        shape,
+        targets=split_list(targets.target or ["tflite"]),
+        schemes=split_list(targets.quantize or ["none"]),
+        via=split_list(targets.via or []),
         output=output,
         force=force,
-        rewrites=split_list(rewrite or []),
-        coreml=_coreml_options(
-            minimum_deployment_target,
-            () if not foreign and asked == (loaded.config.max_length,) else asked,
-            multifunction=multifunction,
-            author=author,
-            license=license,
-        ),
-        by_default=by_default,
-        kv_cache=kv_cache,
-        cache_dtype=cache_dtype,
+        rewrites=split_list(targets.rewrite or []),
+        coreml=_coreml_options(form, lengths),
+        by_default=model.by_default,
+        kv_cache=form.kv_cache,
+        cache_dtype=form.cache_dtype,
     )
-    plans = plan(lengths=asked)
-    writes = not foreign and loaded.config.task != "classify"
-    if by_default and not writes and not dry_run and not any(each.problem for each in plans):
-        plans = plan(lengths=_choose_lengths(foreign or loaded, plans, samples, cache))
-    if dry_run:
-        _show_plans(plans, as_json=as_json)
-        raise typer.Exit(code=1 if any(plan.problem for plan in plans) else 0)
 
+
+def _export(
+    model: _Model,
+    plans: "list[PlannedExport]",
+    options: CalibrationOptions,
+    prefill: tuple[int, ...],
+    *,
+    force: bool,
+    timeout_s: float,
+    cache: "Cache | None",
+) -> "list[Outcome]":
+    """Make and prove what is planned, with progress on stderr."""
+    from edgekit.export.foreign import Foreign
     from edgekit.export.pipeline import export_checkpoint, export_subject
 
-    calibration = None if foreign else _calibrate(loaded, plans, calibration_data, num_calibration_samples, cache)
-    with ExportProgress([plan.name for plan in plans]) as progress:
-        if foreign:
-            outcomes = export_subject(
-                foreign.subject, plans, force=force, timeout_s=timeout, cache=cache, on_stage=progress.show
-            )
-        else:
-            outcomes = export_checkpoint(
-                loaded,
-                plans,
-                eval_samples=samples,
-                force=force,
-                timeout_s=timeout,
-                calibration=calibration,
-                cache=cache,
-                prefill_lengths=prefill,
-                on_stage=progress.show,
-            )
-    if as_json:
-        print_json([_as_dict(outcome) for outcome in outcomes])
-    else:
-        _show_outcomes(outcomes)
-    _complain(outcomes)
-    raise typer.Exit(code=0 if all(outcome.ok for outcome in outcomes) else 1)
+    shared: dict[str, Any] = {"force": force, "timeout_s": timeout_s, "cache": cache}
+    names = [plan.name for plan in plans]
+    if isinstance(model.source, Foreign):
+        with ExportProgress(names) as progress:
+            return export_subject(model.source.subject, plans, on_stage=progress.show, **shared)
+    calibration = _calibrate(model.source, plans, options, cache)
+    with ExportProgress(names) as progress:
+        return export_checkpoint(
+            model.source,
+            plans,
+            eval_samples=model.samples,
+            calibration=calibration,
+            prefill_lengths=prefill,
+            on_stage=progress.show,
+            **shared,
+        )
 
 
 def _check_prefill(lengths: tuple[int, ...], checkpoint: "Checkpoint | None") -> None:
@@ -294,19 +260,21 @@ def _choose_lengths(
     return choice.lengths
 
 
-def _coreml_options(target: str | None, lengths: tuple[int, ...], **others: Any) -> "CoremlOptions":
+def _coreml_options(form: FormOptions, lengths: tuple[int, ...]) -> "CoremlOptions":
     """Options of Core ML packages as typed; raises UnknownNameError for an iOS that is none of ours."""
     from edgekit.errors import UnknownNameError
     from edgekit.export.coreml_options import DEPLOYMENT_TARGETS, CoremlOptions
 
+    target = form.minimum_deployment_target
     if target and target not in DEPLOYMENT_TARGETS:
         raise UnknownNameError("deployment target", target, DEPLOYMENT_TARGETS)
     asked = {"minimum_deployment_target": target, "sequence_lengths": lengths}
-    return CoremlOptions.model_validate(asked | others)
+    shown = {"multifunction": form.multifunction, "author": form.author, "license": form.license}
+    return CoremlOptions.model_validate(asked | shown)
 
 
 def _calibrate(
-    checkpoint: "Checkpoint", plans: "list[PlannedExport]", data: Path | None, samples: int, cache: "Cache | None"
+    checkpoint: "Checkpoint", plans: "list[PlannedExport]", options: CalibrationOptions, cache: "Cache | None"
 ) -> "Calibration | None":
     """The texts that schemes with fixed ranges are calibrated with; None where no plan has such a scheme."""
     from edgekit.cli.output import stderr
@@ -315,162 +283,13 @@ def _calibrate(
     from edgekit.export.schemes import CALIBRATED
 
     if not any(plan.calibrated and plan.problem is None for plan in plans):
-        if data:
+        if options.calibration_data:
             wanted = " or ".join(sorted(CALIBRATED))
             raise RefusedError(f"--calibration-data has no use here: only {wanted} are calibrated")
         return None
-    calibration = choose_calibration(checkpoint, data=data, samples=samples, cache=cache)
+    calibration = choose_calibration(
+        checkpoint, data=options.calibration_data, samples=options.num_calibration_samples, cache=cache
+    )
     for remark in calibration.record.remarks:
         stderr.print(f"edgekit: warning: {remark}", markup=False)
     return calibration
-
-
-class ExportProgress:
-    """One line per bundle on a terminal, with what happens to it now; elsewhere a line for each change."""
-
-    def __init__(self, names: list[str]) -> None:
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        from edgekit.cli.output import stderr
-
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[stage]}"))
-        self._bars = Progress(*columns, TimeElapsedColumn(), console=stderr, transient=True)
-        self._tasks: dict[str, Any] = {}
-        for name in ("reference", *names):
-            self.show(name, "waiting")
-
-    def __enter__(self) -> "ExportProgress":
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def show(self, name: str, stage: str) -> None:
-        """Say that `name` is now at `stage`."""
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(name, total=1, stage=stage)
-        self._bars.update(self._tasks[name], stage=stage, completed=1 if stage in ("done", "failed") else 0)
-        if not self._bars.console.is_terminal and stage != "waiting":
-            self._bars.console.print(f"{name}: {stage}")
-
-
-def _show_plans(plans: "list[PlannedExport]", *, as_json: bool) -> None:
-    from edgekit.cli.output import human_size, print_json, print_table
-
-    if as_json:
-        print_json(
-            [
-                {
-                    "target": plan.target.name,
-                    "via": plan.route,
-                    "scheme": plan.scheme,
-                    "rewrites": plan.rewrites,
-                    "bundle": str(plan.path),
-                    "expected_size_bytes": plan.expected_size_bytes,
-                    "problem": str(plan.problem) if plan.problem else None,
-                }
-                for plan in plans
-            ]
-        )
-        return
-    print_table(
-        ["target", "via", "scheme", "bundle", "expected size (weights)", "problem"],
-        [
-            [
-                plan.target.name,
-                plan.route,
-                plan.scheme,
-                str(plan.path),
-                human_size(plan.expected_size_bytes),
-                str(plan.problem or ""),
-            ]
-            for plan in plans
-        ],
-    )
-
-
-def _as_dict(outcome: "Outcome") -> dict[str, Any]:
-    return {
-        "bundle": str(outcome.plan.path),
-        "target": outcome.plan.target.name,
-        "via": outcome.plan.route,
-        "scheme": outcome.plan.scheme,
-        "rewrites": outcome.plan.rewrites,
-        "ok": outcome.ok,
-        "error": str(outcome.error) if outcome.error else None,
-        "seconds": outcome.seconds,
-        "cached": outcome.cached,
-        "manifest": outcome.manifest.model_dump(mode="json") if outcome.manifest else None,
-    }
-
-
-def _show_outcomes(outcomes: "list[Outcome]") -> None:
-    from edgekit.bundle import Bundle
-    from edgekit.cli.output import human_size, parity_text, print_table, quality_text
-
-    rows = []
-    for outcome in outcomes:
-        plan, manifest = outcome.plan, outcome.manifest
-        size, parity, accuracy = "–", "failed", "–"
-        if manifest:
-            size = human_size(Bundle(path=plan.path, manifest=manifest).model_size_bytes)
-            parity, accuracy = parity_text(manifest.parity), quality_text(manifest.accuracy, manifest.written)
-        scheme = "+".join((plan.scheme, *plan.rewrites))
-        rows.append([plan.target.name, plan.route, scheme, size, parity, accuracy, *_times(outcome)])
-    headers = ["target", "via", "scheme", "size", "parity with the source", _quality(outcomes)]
-    print_table([*headers, "converted in", "proven in"], rows)
-    _tell_tolerances(outcomes)
-
-
-def _times(outcome: "Outcome") -> list[str]:
-    """What each stage took; `cached` is what was not done now."""
-    taken = {stage: f"{seconds:.1f} s" for stage, seconds in outcome.seconds.items()}
-    taken |= dict.fromkeys(outcome.cached, "cached")
-    return [taken.get(stage, "–") for stage in ("convert", "prove")]
-
-
-def _quality(outcomes: "list[Outcome]") -> str:
-    """The name of the column that tells how good the answers are."""
-    from edgekit.cli.output import QUALITY
-
-    written = any(outcome.manifest and outcome.manifest.written for outcome in outcomes)
-    return QUALITY if written else "accuracy"
-
-
-def _tell_tolerances(outcomes: "list[Outcome]") -> None:
-    """Say where a rewrite widened the tolerance of a scheme, by how much, and what was measured."""
-    from edgekit.export.schemes import tolerance_of
-    from edgekit.model.rewrites import REWRITES
-
-    for outcome in outcomes:
-        plan, manifest = outcome.plan, outcome.manifest
-        wider = [name for name in plan.rewrites if REWRITES[name].adds_tolerance]
-        if wider and manifest and manifest.parity.max_abs_difference is not None:
-            added = ", ".join(f"{name} adds {REWRITES[name].adds_tolerance:g}" for name in wider)
-            scheme = f"{plan.scheme} ({tolerance_of(plan.schemes).relative:g})"
-            largest = max(1.0, manifest.parity.max_abs_reference or 0.0)
-            measured = f"measured {manifest.parity.max_abs_difference / largest:.2g}"
-            typer.echo(f"{plan.name}: {added} to the relative tolerance of {scheme}; {measured}.")
-
-
-def _complain(outcomes: "list[Outcome]") -> None:
-    """Say what failed and why, and what to type next."""
-    from edgekit.cli.output import stderr
-    from edgekit.program import HUB_WRITERS, WRITING_TASKS
-
-    for outcome in outcomes:
-        if outcome.error:
-            stderr.print(f"edgekit: error: {' '.join(str(outcome.error).split())}", markup=False)
-        elif not outcome.ok and outcome.manifest:
-            parity = outcome.manifest.parity
-            why = parity.note or f"|Δ| {parity.max_abs_difference:.2g} is over the tolerance {parity.tolerance:.2g}"
-            stderr.print(f"edgekit: error: {outcome.plan.path} is written as failed: {why}", markup=False)
-    good = next((outcome for outcome in outcomes if outcome.ok), None)
-    if good and good.manifest and good.manifest.task in ("classify", "text-classification"):
-        stderr.print(f'Next: edgekit predict {good.plan.path} "Datei speichern"', markup=False)
-    elif good and good.manifest and (verb := HUB_WRITERS.get(good.manifest.task, good.manifest.task)) in WRITING_TASKS:
-        text = "Save" if verb == "generate" else "Delete selected items"
-        stderr.print(f'Next: edgekit {verb} {good.plan.path} "{text}"', markup=False)
-    elif good:
-        stderr.print(f"Next: {good.plan.path}/README.md shows how to call it", markup=False)

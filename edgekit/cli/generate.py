@@ -6,35 +6,30 @@ from typing import Annotated
 import typer
 
 from edgekit.cli import writing
+from edgekit.cli.options import grouped
 
 
+@grouped
 def run_generate(
     source: Annotated[Path, typer.Argument(help="Folder of a bundle or of a checkpoint.")],
     texts: Annotated[list[str], typer.Argument(help="Texts to go on from; a lone - reads one from standard input.")],
-    max_new_tokens: writing.MaxNewTokens = 64,
-    temperature: writing.Temperature = None,
-    top_k: writing.TopK = 0,
-    top_p: writing.TopP = 1.0,
-    repetition_penalty: writing.RepetitionPenalty = 1.0,
-    num_beams: writing.NumBeams = 1,
-    length_penalty: writing.LengthPenalty = 1.0,
-    seed: writing.Seed = 0,
+    *,
+    how: writing.WritingOptions,
     on_long_prompt: Annotated[
         str,
         typer.Option(
             help="A text longer than the context: refuse it, or slide, which forgets its oldest tokens but the first."
         ),
     ] = "refuse",
-    num_threads: writing.NumThreads = 1,
-    device: writing.DeviceName = "local",
-    as_json: writing.AsJson = False,
+    where: writing.RunOptions,
 ) -> None:
     """Write what follows a text, with a model that was trained with --task generate, or one of Hugging Face.
 
     The text appears as it is written; the speed comes last, on stderr. A bundle runs in its own runtime, here or on a
     board or phone, where the loop from token to token runs too; a checkpoint runs in its framework; a model of Hugging
     Face is exported first. By default the likeliest token is taken at each step: --temperature, --top-k and --top-p
-    choose by chance, the same for a --seed.
+    choose by chance, the same for a --seed. What the generation settings of a model of Hugging Face forbid, force or
+    penalize is followed; its bundle's README.md names what is not.
     An empty text lets the model begin by itself. A text that fills the context ends there, or --on-long-prompt slide
     forgets the oldest half and goes on. Ctrl-C keeps what was written (exit code 130).
 
@@ -48,18 +43,5 @@ def run_generate(
 
         cat prompt.txt | edgekit generate checkpoints/mine - --on-long-prompt slide
     """
-    from edgekit.proof.writing import WritingSettings
-
-    settings = WritingSettings(
-        max_new_tokens=max_new_tokens,
-        temperature=writing.sampling_temperature(temperature, top_k=top_k, top_p=top_p),
-        top_k=top_k,
-        top_p=top_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        num_beams=num_beams,
-        length_penalty=length_penalty,
-        long_prompt=writing.parse_long_prompt(on_long_prompt),
-    )
-    found = writing.read_texts(texts, by_line=False)
-    writing.write_and_show(source, "generate", found, settings, device=device, num_threads=num_threads, as_json=as_json)
+    settings = how.settings(writing.parse_long_prompt(on_long_prompt))
+    writing.write_and_show(source, "generate", writing.read_texts(texts, by_line=False), settings, where)

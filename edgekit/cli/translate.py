@@ -6,32 +6,27 @@ from typing import Annotated
 import typer
 
 from edgekit.cli import writing
+from edgekit.cli.options import grouped
 
 
+@grouped
 def run_translate(
     source: Annotated[Path, typer.Argument(help="Folder of a bundle or of a checkpoint.")],
     texts: Annotated[
         list[str], typer.Argument(help="Texts to translate; a lone - reads one a line from standard input.")
     ],
-    max_new_tokens: writing.MaxNewTokens = 64,
-    temperature: writing.Temperature = None,
-    top_k: writing.TopK = 0,
-    top_p: writing.TopP = 1.0,
-    repetition_penalty: writing.RepetitionPenalty = 1.0,
-    num_beams: writing.NumBeams = 1,
-    length_penalty: writing.LengthPenalty = 1.0,
-    seed: writing.Seed = 0,
-    num_threads: writing.NumThreads = 1,
-    device: writing.DeviceName = "local",
-    as_json: writing.AsJson = False,
+    *,
+    how: writing.WritingOptions,
+    where: writing.RunOptions,
 ) -> None:
     """Translate texts, with a model that was trained with --task translate, or one of Hugging Face.
 
     A translation appears as it is written; the speed comes last, on stderr. A bundle runs in its own runtime, here or
     on a board or phone, where the loop from token to token runs too; a checkpoint runs in its framework; a model of
     Hugging Face is exported first. By default the likeliest token is taken at each step; --num-beams looks for the
-    likeliest translation as a whole. A text that is longer than the model reads is refused. Ctrl-C keeps what was
-    written (exit code 130).
+    likeliest translation as a whole. The generation settings of a model of Hugging Face are followed, their beams too,
+    as far as its bundle's README.md does not name what is not. A text that is longer than the model reads is refused.
+    Ctrl-C keeps what was written (exit code 130).
 
     Examples:
 
@@ -41,19 +36,4 @@ def run_translate(
 
         cat texts.txt | edgekit translate checkpoints/english-german - --json
     """
-    from edgekit.proof.writing import WritingSettings
-
-    settings = WritingSettings(
-        max_new_tokens=max_new_tokens,
-        temperature=writing.sampling_temperature(temperature, top_k=top_k, top_p=top_p),
-        top_k=top_k,
-        top_p=top_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        num_beams=num_beams,
-        length_penalty=length_penalty,
-    )
-    found = writing.read_texts(texts, by_line=True)
-    writing.write_and_show(
-        source, "translate", found, settings, device=device, num_threads=num_threads, as_json=as_json
-    )
+    writing.write_and_show(source, "translate", writing.read_texts(texts, by_line=True), how.settings(), where)

@@ -5,6 +5,7 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -14,24 +15,60 @@ if TYPE_CHECKING:
     from edgekit.proof.writing import LongPrompt, WritingSettings, WrittenText
     from edgekit.writing import TextResult, TextWriter, WritingTask
 
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Tokens to write, at most.")]
-Temperature = Annotated[
-    float | None,
-    typer.Option(min=0.0, help="0: the likeliest token at each step; higher: more chance.", show_default="0"),
-]
-TopK = Annotated[int, typer.Option(min=0, help="Choose among the likeliest tokens only; 0: among all.")]
-TopP = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Choose among the likeliest tokens that have this probability together.")
-]
-RepetitionPenalty = Annotated[
-    float, typer.Option(min=0.001, help="Above 1: tokens that are there already become less likely.")
-]
-NumBeams = Annotated[int, typer.Option(min=1, help="Look for the likeliest text, with so many kept at each step.")]
-LengthPenalty = Annotated[float, typer.Option(help="With --num-beams: above 0 favours longer texts.")]
-Seed = Annotated[int, typer.Option(min=0, help="Where chance begins.")]
-NumThreads = Annotated[int, typer.Option(min=1, help="Threads of the runtime.")]
-DeviceName = Annotated[str, typer.Option(help="local, ssh:user@host[:port], adb:SERIAL, or a name of devices.toml.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, when all is written.")]
+#: what these options are where nothing is said
+_OWN = "the model's own, or 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingOptions:
+    """How a text is written."""
+
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write, at most.")] = 64
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="0: the likeliest token at each step; higher: more chance.", show_default="0"),
+    ] = None
+    top_k: Annotated[int, typer.Option(min=0, help="Choose among the likeliest tokens only; 0: among all.")] = 0
+    top_p: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Choose among the likeliest tokens that have this probability together."),
+    ] = 1.0
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Above 1: tokens that are there already become less likely.", show_default=_OWN),
+    ] = None
+    num_beams: Annotated[
+        int | None,
+        typer.Option(min=1, help="Look for the likeliest text, with so many kept at each step.", show_default=_OWN),
+    ] = None
+    length_penalty: Annotated[
+        float | None, typer.Option(help="With --num-beams: above 0 favours longer texts.", show_default=_OWN)
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="Where chance begins.")] = 0
+
+    def settings(self, long_prompt: "LongPrompt" = "refuse") -> "WritingSettings":
+        """As the writer takes them; a usage error for beams with chance, as they look for the likeliest text."""
+        from edgekit.proof.writing import WritingSettings
+
+        temperature = self.temperature
+        if temperature is None:
+            temperature = 1.0 if self.top_k or self.top_p < 1 else 0.0  # these alone ask for chance, too
+        if (self.num_beams or 1) > 1 and temperature > 0:
+            message = "--num-beams looks for the likeliest text: leave out --temperature, --top-k and --top-p"
+            raise typer.BadParameter(message, param_hint="--num-beams")
+        return WritingSettings(**vars(self) | {"temperature": temperature, "long_prompt": long_prompt})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where it is written, and what is printed."""
+
+    num_threads: Annotated[int, typer.Option(min=1, help="Threads of the runtime.")] = 1
+    device: Annotated[str, typer.Option(help="local, ssh:user@host[:port], adb:SERIAL, or a name of devices.toml.")] = (
+        "local"
+    )
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, when all is written.")] = False
+
 
 #: unknown parts of a text that are named
 _PARTS = 5
@@ -44,20 +81,6 @@ def parse_long_prompt(value: str) -> "LongPrompt":
     if found is None:
         raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}", param_hint="--on-long-prompt")
     return found
-
-
-def sampling_temperature(temperature: float | None, *, top_k: int, top_p: float) -> float:
-    """The temperature: 1 where only --top-k or --top-p asks for chance."""
-    if temperature is not None:
-        return temperature
-    return 1.0 if top_k or top_p < 1 else 0.0
-
-
-def check_beams(settings: "WritingSettings") -> None:
-    """A usage error for beams with chance: they look for the likeliest text."""
-    if settings.num_beams > 1 and settings.temperature > 0:
-        message = "--num-beams looks for the likeliest text: leave out --temperature, --top-k and --top-p"
-        raise typer.BadParameter(message, param_hint="--num-beams")
 
 
 def read_texts(texts: Sequence[str], *, by_line: bool) -> list[str]:
@@ -82,10 +105,7 @@ def write_and_show(
     task: "WritingTask",
     texts: Sequence[str],
     settings: "WritingSettings",
-    *,
-    device: str,
-    num_threads: int,
-    as_json: bool,
+    options: RunOptions,
 ) -> None:
     """Write after each text and show it: pieces on stdout as they come, or JSON at the end; the speed on stderr.
 
@@ -94,20 +114,20 @@ def write_and_show(
     from edgekit.cli.output import print_json, stderr
     from edgekit.writing import write_after
 
-    check_beams(settings)
-    shown = _Shown(len(texts), silent=as_json)
-    with _opened(source, task, device=device, num_threads=num_threads) as writer, shown:
+    shown = _Shown(len(texts), silent=options.as_json)
+    with _opened(source, task, device=options.device, num_threads=options.num_threads) as writer, shown:
         for line in _unknown(writer, texts):
             stderr.print(line, markup=False)
         try:
+            settings = writer.settle(settings)
             results = write_after(writer, texts, settings, on_text=shown.take)
         except KeyboardInterrupt:
-            if as_json:
+            if options.as_json:
                 print_json([_interrupted(*each) for each in zip(texts, shown.pieces, strict=True)])
             shown.close()
             stderr.print("Interrupted: what was written stays.", markup=False)
             raise typer.Exit(130) from None
-    if as_json:
+    if options.as_json:
         print_json([_as_json(result) for result in results])
     for line in _remarks([result.written for result in results], settings):
         stderr.print(line, markup=False)
@@ -209,10 +229,11 @@ def _remarks(texts: "Sequence[WrittenText]", settings: "WritingSettings") -> lis
     from edgekit.cli.output import counted
 
     firsts = [text.first_ms for text in texts if text.first_ms is not None]
-    rate = None if settings.num_beams > 1 else _decode_rate(texts)
+    beams = settings.num_beams or 1
+    rate = None if beams > 1 else _decode_rate(texts)
     told = [counted(sum(len(text.ids) for text in texts), "token")]
     told += [f"{rate:.1f} tokens/s"] if rate else []
-    if firsts and settings.num_beams == 1:
+    if firsts and beams == 1:
         read = counted(sum(text.prompt_tokens for text in texts) // len(texts), "token")
         told.append(f"first token after {statistics.median(firsts):.1f} ms ({read} read)")
     lines = [", ".join(told)]

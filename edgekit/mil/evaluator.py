@@ -8,7 +8,7 @@ import numpy as np
 
 from edgekit.mil import operations
 from edgekit.mil.failures import MilError, first_line
-from edgekit.mil.package import Package, open_package
+from edgekit.mil.package import Package, open_package, package_paths
 from edgekit.mil.ports import Port, check_input, input_ports, output_ports, state_ports
 from edgekit.mil.program import Block, Function, Name, Operation, all_operations, read_functions
 from edgekit.mil.registry import OPERATIONS
@@ -21,31 +21,41 @@ _STATES = ("read_state", "write_state", "coreml_update_state")
 
 
 class Evaluator:
-    """One program, ready to run; `functions` of a package without names for them is its only one, "".
+    """A program, ready to run; `functions` of a package without names for them is its only one, "".
+
+    Several packages, by their names, are functions of those names.
 
     `precision`: "program" rounds every value to its declared type (products are summed in float32 first; what
     overflows becomes infinite), "fp32" keeps all floats in float32. States keep their values between calls.
     """
 
-    def __init__(self, package: Package, *, precision: Precision = "program") -> None:
+    def __init__(self, packages: Mapping[str, Package], *, precision: Precision = "program") -> None:
         operations.load_all()
         self._precision: Precision = precision
-        self._functions = read_functions(package, {*OPERATIONS, *_CONTROL, *_STATES})
-        description = package.specification.description
+        self._functions: dict[str, Function] = {}
         self.inputs: dict[str, dict[str, Port]] = {}
         self.outputs: dict[str, dict[str, Port]] = {}
         self.states: dict[str, dict[str, Port]] = {}
-        described = {each.name: each for each in description.functions} or {"main": description}
-        for name, each in described.items():
-            if name not in self._functions:
-                raise MilError("load-failed", f"{package.path} describes a function {name!r} that its program lacks")
-            key = name if description.functions else ""
-            self.inputs[key] = input_ports(each, self._functions[name])
-            self.outputs[key] = output_ports(each)
-            self.states[key] = state_ports(self._functions[name])
-        self._default = description.defaultFunctionName or "main"
+        self._default = "main"
+        for key, package in packages.items():
+            self._add(package, key)
         self._last_uses: dict[int, list[tuple[str, ...]]] = {}
         self._kept: dict[str, Array] = {}
+
+    def _add(self, package: Package, only: str) -> None:
+        """Add the functions of a package, by their names, or the `only` one by this."""
+        functions = read_functions(package, {*OPERATIONS, *_CONTROL, *_STATES})
+        description = package.specification.description
+        self._default = description.defaultFunctionName or "main"
+        described = {each.name: each for each in description.functions} or {"main": description}
+        for name, each in described.items():
+            if name not in functions:
+                raise MilError("load-failed", f"{package.path} describes a function {name!r} that its program lacks")
+            key = name if description.functions else only
+            self._functions[key or name] = functions[name]
+            self.inputs[key] = input_ports(each, functions[name])
+            self.outputs[key] = output_ports(each)
+            self.states[key] = state_ports(functions[name])
 
     @property
     def functions(self) -> dict[str, Function]:
@@ -202,7 +212,8 @@ def _resolved(argument: Any, scope: _Scope, *, widen: bool) -> Any:
 
 def load_evaluator(path: Path, *, precision: Precision = "program") -> Evaluator:
     """Read a package and make it ready to run; raises MilError as `open_package` and `Evaluator` do."""
-    return Evaluator(open_package(path), precision=precision)
+    packages = {name: open_package(each) for name, each in package_paths(path).items()}
+    return Evaluator(packages, precision=precision)
 
 
 def holds_float16(evaluator: Evaluator) -> bool:

@@ -30,6 +30,12 @@ def hide_frameworks() -> None:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # an import of it raises ImportError
 
 
+def package_paths(path: Path) -> dict[str, Path]:
+    """The package by no name; of a folder of packages, which stand for functions of one, each by its own."""
+    found = {} if (path / MANIFEST).exists() else {each.stem: each for each in sorted(path.glob("*.mlpackage"))}
+    return found or {"": path}
+
+
 def open_package(path: Path) -> Package:
     """Read a package's manifest and specification.
 

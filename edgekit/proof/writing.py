@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -25,7 +25,7 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class WritingSettings:
-    """How to write, as `devices/runner/generation.py` says; greedy by default.
+    """How to write, as `devices/runner/generation.py` says; greedy by default. None: as the model's settings have it.
 
     `context` is how many tokens the model reads, for files that do not say so themselves: those whose cache grows.
     """
@@ -34,10 +34,12 @@ class WritingSettings:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
-    repetition_penalty: float = 1.0
+    repetition_penalty: float | None = None
     seed: int = 0
-    num_beams: int = 1
-    length_penalty: float = 1.0
+    num_beams: int | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | Literal["never"] = "never"
+    rules: dict[str, Any] = field(default_factory=dict)
     long_prompt: LongPrompt = "refuse"
     stop_ids: tuple[int, ...] = ()
     context: int | None = None
@@ -144,7 +146,11 @@ def job_fields(prompts: Sequence[Prompt], settings: WritingSettings, *, stream: 
     return {
         "prompts": [{"ids": list(prompt.ids), "source": list(prompt.source)} for prompt in prompts],
         "stream": stream,
-        **{name: list(value) if isinstance(value, tuple) else value for name, value in vars(settings).items()},
+        **{
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(settings).items()
+            if value is not None
+        },
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from edgekit.bundle import Parity
+from edgekit.bundle import Parity, WrittenTexts
 from edgekit.measurement import Measurement
 from edgekit.statistics import Summary
 
@@ -56,7 +56,8 @@ class SchemeRow(_Record):
     """One bundle; what was not measured is None, and `note` says why.
 
     `parity` is of outputs on this machine now, or as the manifest has it where the file can't be run here. `latency` is
-    of the raw samples in `measurement`.
+    of the raw samples in `measurement`. `written` is what a model that writes wrote when the file was proven; its
+    latency is of one token.
     """
 
     bundle: str
@@ -67,6 +68,7 @@ class SchemeRow(_Record):
     parity: Parity | None = None
     accuracy: AccuracyChange | None = None
     changed_texts: tuple[ChangedText, ...] = ()
+    written: WrittenTexts | None = None
     latency: Summary | None = None
     measurement: Measurement | None = None
     note: str = ""

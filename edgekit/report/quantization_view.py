@@ -26,7 +26,8 @@ def _group_blocks(group: SchemeGroup, *, several: bool) -> list[Block]:
     blocks: list[Block] = []
     if group.advice:
         blocks.append(Text(sentences=_advice(group, f"{named}: " if several else ""), as_list=len(group.advice) > 1))
-    blocks += [_summary_table(group, named), *_front_figures(group, named)]
+    writes = any(row.written for row in group.rows)
+    blocks += [writing_summary(group, named) if writes else _summary_table(group, named), *_front_figures(group, named)]
     if group.slow:
         blocks.append(
             Text(sentences=tuple(f"Why not faster: {each.subject}: {each.text}" for each in group.slow), as_list=True)
@@ -71,6 +72,44 @@ def _summary_table(group: SchemeGroup, named: str) -> Table:
         "The change is from the source model, in percentage points, with the paired "
         "interval on the same texts. Latency: median of one text on this host, with the interval of the median."
         + "".join(f" Evaluated: {text}." for text in evaluated),
+    )
+
+
+def writing_summary(group: SchemeGroup, named: str) -> Table:
+    """The files of a model that writes: what they wrote when they were proven, beside what its source wrote."""
+    scores = ("texts equal", "tokens equal", "bits per byte (change)", "chrF")
+    evaluated = dict.fromkeys(row.parity.evaluated for row in group.rows if row.parity and row.parity.evaluated)
+    return Table(
+        title=f"{named}: target × scheme",
+        headers=("bundle", "target", "scheme", "size", *scores, "time per token", "parity", "notes"),
+        rows=tuple(_writing_row(group, row) for row in sorted(group.rows, key=lambda row: _place(group, row))),
+        note=f"Written greedily when each file was proven, after {group.texts}; tokens are equal where the source's "
+        "stand at the same place of the same text. Bits per byte and chrF are of held-out texts, the change from the "
+        "source model. Time per token: the median on this host, with its interval."
+        + "".join(f" Evaluated: {text}." for text in evaluated),
+    )
+
+
+def _writing_row(group: SchemeGroup, row: SchemeRow) -> tuple[Cell, ...]:
+    found, latency = row.written, row.latency
+    scores, before = (found.scores, found.reference_scores) if found else (None, None)
+    bits = f"{scores.bits_per_byte:.4f}" if scores else ABSENT
+    if scores and before:
+        bits += f" ({100 * (scores.bits_per_byte / before.bits_per_byte - 1):+.2f} %)"
+    chrf = scores.chrf if scores else None
+    share = found.tokens_equal / max(1, found.tokens) if found else None
+    return (
+        text_cell(row.bundle),
+        text_cell(row.target),
+        text_cell(row.scheme),
+        Cell(text=human_size(row.size_bytes), sort=row.size_bytes),
+        Cell(text=f"{found.texts_equal} of {found.prompts}", sort=found.texts_equal) if found else text_cell(ABSENT),
+        Cell(text=ABSENT if share is None else percent(share, 1), sort=share),
+        Cell(text=bits, sort=scores.bits_per_byte if scores else None),
+        Cell(text=ABSENT if chrf is None else f"{chrf:.1f}", sort=chrf),
+        Cell(text=median_with_interval(latency) if latency else ABSENT, sort=latency.p50_ms if latency else None),
+        _parity_cell(row),
+        text_cell("; ".join(_remarks(group, row))),
     )
 
 
@@ -124,7 +163,9 @@ def row_text(row: SchemeRow) -> str:
     parts = [f"{row.bundle}: {human_size(row.size_bytes)}"]
     if row.accuracy:
         parts.append(f"accuracy {percent(row.accuracy.accuracy)}, change {change_text(row.accuracy)} points")
-    if row.parity and row.parity.labels_changed is not None:
+    if row.written:
+        parts.append(f"{row.written.tokens_equal} of {row.written.tokens} tokens the source's")
+    elif row.parity and row.parity.labels_changed is not None:
         parts.append(f"{row.parity.labels_changed} of {row.parity.steps} labels changed")
     if row.latency:
         parts.append(f"p50 {median_with_interval(row.latency)}")
@@ -138,7 +179,8 @@ def _front_figures(group: SchemeGroup, named: str) -> list[Block]:
         points = [point for row in group.rows if (point := _point(row, what, row.bundle in group.front))]
         if len(points) > 1:
             labelled = any(row.accuracy for row in group.rows)
-            name = "accuracy change, points" if labelled else "labels unchanged, %"
+            kept = "tokens equal, %" if any(row.written for row in group.rows) else "labels unchanged, %"
+            name = "accuracy change, points" if labelled else kept
             figures.append(
                 Figure(
                     title=f"{named}: {name.split(',')[0]} by {what}",
@@ -157,6 +199,8 @@ def _point(row: SchemeRow, what: str, on_front: bool) -> Point | None:
     if row.accuracy:
         a = row.accuracy
         y, low, high = a.change_points, min(a.low_points, a.change_points), max(a.high_points, a.change_points)
+    elif row.written:
+        y = low = high = 100 * row.written.tokens_equal / max(1, row.written.tokens)
     else:
         y = low = high = 100 * (1 - (row.parity.labels_changed or 0) / max(1, row.parity.steps))
     return Point(name=row.bundle, x=cost, y=y, low=low, high=high, tip=row_text(row), on_front=on_front)

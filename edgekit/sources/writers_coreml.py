@@ -1,12 +1,12 @@
 """Signatures of models that write as Core ML has them: names without dots, and states that the package keeps itself.
 
 Core ML keeps states from iOS 18 on, in float16, and has several functions over one copy of the weights. Before it a
-package has one function, which takes the cache and gives it back, one token in each call.
+package has one function, which takes the cache and gives it back, one token in each call; a model that translates is
+two packages.
 """
 
 from collections.abc import Sequence
 
-from edgekit.errors import RefusedError
 from edgekit.program import NEXT_POSITION, Signature, TensorSpec
 from edgekit.sources.checkpoint import SIGNATURE
 from edgekit.sources.writers import DECODE
@@ -19,15 +19,9 @@ def stateful_signatures(signatures: Sequence[Signature]) -> tuple[Signature, ...
 
 
 def passed_signatures(signatures: Sequence[Signature]) -> tuple[Signature, ...]:
-    """`decode` alone, the only function of a package, with the cache as inputs and outputs.
-
-    Raises RefusedError for a model to translate, which is two functions.
-    """
+    """`decode` alone, a function with the cache as inputs and outputs; to translate, `encode` as well."""
     if any(signature.given for signature in signatures):
-        raise RefusedError(
-            "a model that translates is two functions, encode and decode, which came with iOS18: leave out "
-            "--minimum-deployment-target, or give iOS18"
-        )
+        return tuple(map(_without_dots, signatures))
     decode = next(signature for signature in signatures if signature.name == DECODE)
     return (_without_dots(decode).model_copy(update={"name": SIGNATURE}),)
 

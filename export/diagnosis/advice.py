@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
+from edgekit.bundle import WrittenTexts
 from edgekit.report.numbers import human_size, milliseconds
 from edgekit.report.quantization import SchemeGroup, SchemeRow, Sentence
 
 #: points of accuracy that a file may lose and still be advised; of few texts one may be more
 MOST_LOST_POINTS = 0.5
+#: of a model that writes: the share by which its bits per byte may grow; without held-out texts, of other tokens
+MOST_LOST_BITS, MOST_OTHER_TOKENS = 0.01, 0.01
 
 
 def advise(group: SchemeGroup) -> tuple[Sentence, ...]:
@@ -59,13 +62,39 @@ def _quality(row: SchemeRow) -> float:
     """Accuracy where it is known, else the share of labels unchanged."""
     if row.accuracy:
         return row.accuracy.accuracy
+    if row.written:
+        return row.written.tokens_equal / max(1, row.written.tokens)
     return 1 - (row.parity.labels_changed or 0) / max(1, row.parity.steps) if row.parity else 0.0
 
 
 def _keeps(row: SchemeRow) -> bool:
+    if row.written:
+        lost, written = _more_bits(row.written), row.written
+        if lost is not None:
+            return lost <= MOST_LOST_BITS
+        return written.tokens - written.tokens_equal <= MOST_OTHER_TOKENS * written.tokens
     if not row.accuracy:
         return bool(row.parity and not row.parity.labels_changed)
     return row.accuracy.change_points >= -_most_lost(row)
+
+
+def _more_bits(written: WrittenTexts) -> float | None:
+    """The share by which the bits per byte of held-out texts are more than the source's."""
+    if not written.scores or not written.reference_scores:
+        return None
+    return written.scores.bits_per_byte / written.reference_scores.bits_per_byte - 1
+
+
+def _kept_writing(written: WrittenTexts) -> tuple[str, str]:
+    """What a model that writes keeps, and how little all that are advised may lose."""
+    lost = _more_bits(written)
+    same = f"{written.tokens_equal} of {written.tokens} tokens are the source's"
+    if lost is None:
+        return f"{same} (no held-out texts: bits per byte are not known)", f"at most {MOST_OTHER_TOKENS:.0%} of tokens"
+    return (
+        f"its bits per byte change by {100 * lost:+.2f} %, and {same}",
+        f"at most {MOST_LOST_BITS:.0%} of bits per byte",
+    )
 
 
 def _most_lost(row: SchemeRow) -> float:
@@ -85,6 +114,8 @@ def _sentence(best: SchemeRow, count: int, *, timed: bool) -> str:
         a = best.accuracy
         why = f"its accuracy changes by {a.change_points:+.2f} points ({a.low_points:+.2f} to {a.high_points:+.2f})"
         kept = f"at most {_most_lost(best):.2g} points of accuracy here"
+    elif best.written:
+        why, kept = _kept_writing(best.written)
     else:
         why, kept = (
             "no label changed on the texts it was tried on (no held-out labels: accuracy is not known)",

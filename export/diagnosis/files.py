@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle import TOKENIZER, Bundle, Parity, check_files, read_labels
+from edgekit.bundle import TOKENIZER, Bundle, Manifest, Parity, check_files, read_labels
 from edgekit.errors import BundleError, EdgekitError
 from edgekit.export.diagnosis.advice import front_of
 from edgekit.measurement import Measurement
 from edgekit.proof.golden import Golden, Step, read_golden, stack_outputs
+from edgekit.proof.golden_texts import unpack_texts
 from edgekit.proof.intervals import paired_interval
 from edgekit.proof.parity import OUTPUT, compare_outputs
 from edgekit.proof.replay import EVALUATED, is_evaluated, replay_steps
@@ -66,12 +67,18 @@ def compare_bundles(
             SchemeGroup(
                 model=Path(manifest.source.path).name,
                 model_sha256=sha256,
-                texts=f"{manifest.parity.steps} texts of {manifest.golden_texts}",
+                texts=_texts(manifest),
                 rows=tuple(rows),
                 front=front_of(rows),
             )
         )
     return made, _remarks(made)
+
+
+def _texts(manifest: Manifest) -> str:
+    if manifest.written is None:
+        return f"{manifest.parity.steps} texts of {manifest.golden_texts}"
+    return f"{manifest.written.prompts} prompts of {manifest.golden_texts}"
 
 
 def _remarks(groups: Sequence[SchemeGroup]) -> list[str]:
@@ -94,6 +101,9 @@ def _test_set(bundle: Bundle, problems: Mapping[Path, str]) -> str:
         return bundle.manifest.golden_texts
     golden = read_golden(bundle.golden_path)
     digest = hashlib.sha256(golden.labels.tobytes())
+    if texts := unpack_texts(golden):  # its steps have the cache of the target's own form
+        digest.update(repr((texts.prompts, texts.scored)).encode())
+        return f"{bundle.manifest.golden_texts} {digest.hexdigest()}"
     for step in golden.steps:
         digest.update(b"".join(_content(step)))
     return f"{bundle.manifest.golden_texts} {digest.hexdigest()}"
@@ -129,10 +139,10 @@ def _row(bundle: Bundle, problem: str, measurement: Measurement | None) -> Schem
         return row.model_copy(update={"note": f"not run: {error}"})
     golden = read_golden(bundle.golden_path)
     parity = _parity(bundle, golden, produced)
-    facts: dict[str, Any] = {"parity": parity}
+    facts: dict[str, Any] = {"parity": parity, "written": manifest.written}
     if parity.labels_changed is not None and parity.labels is None:
         facts |= {"accuracy": accuracy_change(golden, produced), "changed_texts": _changed(bundle, golden, produced)}
-    if not np.any(golden.labels >= 0):
+    if not np.any(golden.labels >= 0) and manifest.written is None:
         facts["note"] = f"parity only: {manifest.accuracy.note or 'its texts have no labels'}"
     if measurement and measurement.samples.latency_ms:
         facts |= {"measurement": measurement, "latency": summarize(measurement.samples.latency_ms)}

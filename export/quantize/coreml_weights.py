@@ -15,9 +15,12 @@ _SUFFIXES = ("_quantized", "_palettized")
 
 
 def float_weights(path: Path) -> dict[str, Floats]:
-    """The float32 constants of a package by name."""
+    """The float32 constants of a package by the names of their operations: coremltools' quantizers go by these.
+
+    The value of an operation may have another: a constant that was folded is transpose_5 from transpose_5_1.
+    """
     return {
-        operation.outputs[0].name: np.asarray(operation.outputs[0].val)
+        operation.name: np.asarray(operation.outputs[0].val)
         for operation in _operations(path)
         if operation.op_type == "const" and getattr(operation.outputs[0].val, "dtype", None) == np.float32
     }
@@ -29,7 +32,7 @@ def quantized_weights(path: Path, source: dict[str, Floats]) -> dict[str, Stored
     for operation in _operations(path):
         if not operation.op_type.startswith("constexpr_"):
             continue
-        name = operation.outputs[0].name
+        name = operation.name
         for suffix in _SUFFIXES:
             name = name.removesuffix(suffix)
         values = np.asarray(operation.materialized_val_inference(), np.float32)

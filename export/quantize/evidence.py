@@ -6,7 +6,7 @@ more than nothing and by no more than one step.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,3 +128,8 @@ def _compare(scheme: str, name: str, source: Floats, stored: StoredWeight) -> We
         difference_in_steps=round(steps, 4),
         relative_difference=round(float(np.sqrt(np.mean(difference**2) / max(np.mean(source**2), 1e-30))), 6),
     )
+
+
+def largest_evidence(found: Iterable[Evidence | None]) -> Evidence | None:
+    """Of several files, what the scheme took on in the one with most weights."""
+    return max((each for each in found if each), key=lambda each: each.matrix_elements, default=None)

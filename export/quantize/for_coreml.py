@@ -15,8 +15,10 @@ from edgekit.export.coreml_metadata import SCHEME
 from edgekit.export.coreml_workarounds import quiet_converter
 from edgekit.export.jobs import Evidence
 from edgekit.export.quantize.coreml_weights import float_weights, quantized_weights
+from edgekit.export.quantize.evidence import largest_evidence
 from edgekit.export.quantize.mixture import Mixture
 from edgekit.export.to_coreml import make_reproducible
+from edgekit.mil.package import MANIFEST, package_paths
 
 #: constants of no more elements stay float: a palette or scales would weigh as much
 MINIMUM_ELEMENTS = 512
@@ -30,7 +32,8 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
 
     Raises ExportError where a scheme did not take on its weights.
     """
-    del calibration
+    if not (source / MANIFEST).exists():
+        return _compress_folder(source, output, asked, calibration)
     floats = float_weights(source)
     large = {name: values for name, values in floats.items() if values.size > MINIMUM_ELEMENTS and values.ndim > 1}
     wanted = dict.fromkeys(large, asked.scheme) if asked.schemes is None else asked.select_constants(large)
@@ -47,6 +50,13 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
         make_reproducible(package)
         shutil.copytree(package, output, copy_function=shutil.copyfile)
     return asked.check(floats, quantized_weights(output, floats), wanted)
+
+
+def _compress_folder(source: Path, output: Path, asked: Mixture, calibration: Path | None) -> Evidence | None:
+    """Each package of a folder by itself; what the scheme took on is told of the one with most weights."""
+    output.mkdir()
+    found = [compress(package, output / package.name, asked, calibration) for package in package_paths(source).values()]
+    return largest_evidence(found)
 
 
 def _compress(model: Any, scheme: str, names: Sequence[str] | None) -> Any:

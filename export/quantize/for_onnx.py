@@ -12,6 +12,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 
 from edgekit.export.jobs import Evidence
 from edgekit.export.onnx_folder import read_folder, write_folder
+from edgekit.export.quantize.evidence import largest_evidence
 from edgekit.export.quantize.mixture import Mixture, wanted_weights
 from edgekit.export.quantize.modules import Node
 from edgekit.export.quantize.nodes import onnx_nodes
@@ -78,7 +79,7 @@ def _compress_folder(source: Path, output: Path, asked: Mixture, calibration: Pa
             evidences.append(compress(floats, quantized, asked, calibration))
             made[name] = onnx.load(quantized)
     write_folder(made, output)
-    return max((each for each in evidences if each), key=lambda each: each.matrix_elements, default=None)
+    return largest_evidence(evidences)
 
 
 def _weighted_nodes(model: Any) -> list[Node]:

@@ -1,7 +1,8 @@
 """TFLite: the cache of a model that writes as int8 between calls, a quarter of its memory.
 
-Each `past_key_values…` is unpacked where a call begins, each `present…` is packed where it ends, with one scale for
-both: what was packed once comes back as it was. Scales are those of the largest value seen on real texts.
+What a call gives, `present…`, is packed with the scale that it is unpacked with where it is taken, `past_key_values…`:
+what was packed once comes back as it was. New rows are packed before they are written into the cache, so that it stays
+where it lies. Scales are those of the largest value seen on real texts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 
-from edgekit.export.tflite_edit import add_tensor, make_operator
+from edgekit.export.tflite_cached import drop_unused_operators
+from edgekit.export.tflite_edit import add_tensor, kind_of, make_operator
 from edgekit.export.tflite_writer import serialize
 from edgekit.proof.golden import Arrays, Step
 from edgekit.proof.writing import Prompt
@@ -37,7 +39,11 @@ def quantize_cache(source: Path, output: Path, texts: Sequence[Prompt]) -> None:
         for entry in definition.outputs:
             if (key := _key(entry.name.decode(), _PRESENT)) is not None:
                 after.append(_packed(model, subgraph, entry, scales[key], taken=False))
-        subgraph.operators = [*before, *subgraph.operators, *after]
+        operators = [*before, *subgraph.operators, *after]
+        for made in after:
+            operators = _written_packed(model, subgraph, operators, made)
+        subgraph.operators = operators
+        drop_unused_operators(subgraph)
     output.write_bytes(serialize(model))
 
 
@@ -82,6 +88,29 @@ def _packed(model: Any, subgraph: Any, entry: Any, scale: float, *, taken: bool)
         return make_operator(model, schema.BuiltinOperator.DEQUANTIZE, [packed], [index])
     subgraph.outputs = changed
     return make_operator(model, schema.BuiltinOperator.QUANTIZE, [index], [packed])
+
+
+def _written_packed(model: Any, subgraph: Any, operators: list[Any], packing: Any) -> list[Any]:
+    """The operators with new rows packed instead of the whole cache, where what is packed is a cache written to."""
+    whole, packed = int(packing.inputs[0]), int(packing.outputs[0])
+    makers = {int(index): operator for operator in operators for index in operator.outputs}
+    update = makers.get(whole)
+    if update is None or kind_of(model, update) != schema.BuiltinOperator.DYNAMIC_UPDATE_SLICE:
+        return operators
+    unpacking = makers[int(update.inputs[0])]
+    rows = subgraph.tensors[int(update.inputs[1])]
+    shape = [int(size) for size in rows.shape]
+    packed_rows = add_tensor(subgraph, subgraph.tensors[packed].name + b";rows", schema.TensorType.INT8, shape)
+    subgraph.tensors[packed_rows].quantization = subgraph.tensors[packed].quantization
+    inputs = [int(unpacking.inputs[0]), packed_rows, int(update.inputs[2])]
+    instead = [
+        make_operator(model, schema.BuiltinOperator.QUANTIZE, [int(update.inputs[1])], [packed_rows]),
+        make_operator(model, schema.BuiltinOperator.DYNAMIC_UPDATE_SLICE, inputs, [packed]),
+        make_operator(model, schema.BuiltinOperator.DEQUANTIZE, [packed], [whole]),
+    ]
+    kept = [operator for operator in operators if operator is not packing]
+    place = next(i for i, operator in enumerate(kept) if operator is update)
+    return [*kept[:place], *instead, *kept[place + 1 :]]
 
 
 def _parameters(scale: float) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.bundle import open_bundle
 from tests.cli.conftest import Edgekit
-from tests.conftest import lacking
+from tests.conftest import keeping, lacking
 from tests.export.test_pipeline import edgekit as run_edgekit
 from tests.tiny import tiny_checkpoint
 
@@ -19,12 +19,13 @@ SWIFTSHADER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tmp_path_factory: pytest.TempPathFactory, kept_exports: Path) -> Path:
     """A folder with a checkpoint `tiny`, exported as TFLite: float32, float16, and int8."""
     folder = tmp_path_factory.mktemp("exported")
     tiny_checkpoint(folder)
     schemes = ("--quantize", "none,fp16,int8-weight", "--sequence-length", "16")
-    run_edgekit("export", "tiny", *schemes, cwd=folder)
+    with keeping(kept_exports):
+        run_edgekit("export", "tiny", *schemes, cwd=folder)
     return folder
 
 
@@ -69,10 +70,13 @@ def test_what_breaks_on_a_gpu_is_exported_as_floats_and_tried(edgekit: Edgekit, 
     assert "as int8-weight" in trials["tiny.tflite-none"]["because"]
 
 
-def test_a_quantized_file_is_tried_beside_float32_on_the_cpu(edgekit: Edgekit, exported: Path) -> None:
+def test_a_quantized_file_is_tried_beside_float32_on_the_cpu(
+    edgekit: Edgekit, exported: Path, kept_exports: Path
+) -> None:
     """What is there already is taken; what is not is exported beside the bundle."""
     folder = exported / "bundles"
-    shown = edgekit("bench", folder / "tiny.tflite-int8-weight.edgekit", *QUICK, "--advise")
+    with keeping(kept_exports):
+        shown = edgekit("bench", folder / "tiny.tflite-int8-weight.edgekit", *QUICK, "--advise")
     assert shown.code == 0, shown.err
     assert "Exporting what may help: tiny.tflite-int8-dynamic" in shown.err
     assert "tiny.tflite-none," not in shown.err

@@ -17,6 +17,7 @@ from edgekit.export.quantize.modules import source_modules
 from edgekit.measurement import Measurement
 from edgekit.report.build import render_report
 from edgekit.report.document import Report
+from tests.conftest import keeping
 from tests.export.sweeps import self_labelled_checkpoint
 from tests.report.sentences import check_sentences
 
@@ -28,11 +29,13 @@ def edgekit(folder: Path, *argv: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, kept_exports: Path) -> Path:
     folder = tmp_path_factory.mktemp("report-command")
     longest = self_labelled_checkpoint(folder).config.max_length
     for target, lengths in (("tflite", ("--sequence-length", str(longest))), ("onnx", ())):  # padded, and not
-        exported = edgekit(folder, "export", "own", "--target", target, "--quantize", "none,int8", *lengths, "--json")
+        with keeping(kept_exports):
+            argv = ("--target", target, "--quantize", "none,int8", *lengths, "--json")
+            exported = edgekit(folder, "export", "own", *argv)
         assert len(json.loads(exported.stdout)) == 2, exported.stderr  # int8 of random weights may miss its tolerance
     return folder
 

@@ -11,6 +11,9 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.export.recipes import read_recipe
 from tests.export.sweeps import self_labelled_checkpoint
 
+#: of few texts, and the same in all searches, which share what was made and run
+BASE = ("--target", "tflite", "--schemes", "int4-weight", "--eval-samples", "40")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -28,7 +31,7 @@ def edgekit(folder: Path, *argv: str | Path) -> subprocess.CompletedProcess[str]
 
 
 def test_the_recipe_found_is_written_and_exported(folder: Path, checkpoint: Checkpoint) -> None:
-    options = ("--target", "tflite", "--schemes", "int4-weight", "--max-drop", "12", "--max-evaluations", "20")
+    options = (*BASE, "--max-drop", "12", "--max-evaluations", "12")
     run = edgekit(folder, "search", "own", *options, "--json")
     assert run.returncode == 0, run.stderr
     document = json.loads(run.stdout)
@@ -36,7 +39,7 @@ def test_the_recipe_found_is_written_and_exported(folder: Path, checkpoint: Chec
     assert path == folder / "recipes" / "own.tflite" / "mixed.toml"
     assert document["best"]["size_bytes"] < document["uniforms"][0]["size_bytes"]
     recipe = read_recipe(path)
-    assert recipe.found["evaluated"] == document["evaluated"] <= 20
+    assert recipe.found["evaluated"] == document["evaluated"] <= 12
     assert "the best uniform scheme" in run.stderr or "No mixed recipe beats" in run.stderr
     command = run.stderr[run.stderr.index("edgekit export") :].split()[1:]
     exported = edgekit(folder, *command, "--json")
@@ -48,7 +51,7 @@ def test_the_recipe_found_is_written_and_exported(folder: Path, checkpoint: Chec
 
 
 def test_limits_that_nothing_keeps_end_with_1(folder: Path, checkpoint: Checkpoint) -> None:
-    options = ("--target", "tflite", "--schemes", "int4-weight", "--eval-samples", "40", "-o", "other.toml")
+    options = (*BASE, "-o", "other.toml")
     run = edgekit(folder, "search", "own", *options, "--max-drop", "50", "--max-size", "1kB")
     assert run.returncode == 1
     assert "no recipe fits: the smallest, of int4-weight, has" in run.stderr

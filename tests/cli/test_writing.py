@@ -14,6 +14,8 @@ from edgekit.model.greedy import greedy_ids
 from edgekit.text.processor import BOS_ID, EOS_ID, pad_ids
 from tests.cli.conftest import Edgekit
 from tests.devices.writers import CONTEXT, write_onnx_bundle, write_tflite_bundle, writer_checkpoint
+from tests.rigs.adb_phone import AdbPhone
+from tests.rigs.machine import PYTHON
 from tests.rigs.ssh_board import SshBoard
 
 import numpy as np  # isort: skip
@@ -185,5 +187,20 @@ def test_a_board_writes_the_same(folder: Path, edgekit: Edgekit, ssh_board: SshB
     assert shown.code == 0, shown.err
     assert shown.out == expected(folder, "generate", TEXT, 12) + "\n"
     refused = edgekit("generate", bundle, "x" * 40, "--device", ssh_board.name)
+    assert refused.code == 1
+    assert "the model reads 24 at most" in refused.err
+
+
+def test_a_phone_with_python_writes_the_same(
+    folder: Path, edgekit: Edgekit, adb_phone: AdbPhone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = tmp_path / "devices.toml"
+    devices.write_text(f'[phone]\naddress = "{adb_phone.address}"\npython = "{PYTHON}"\n')
+    monkeypatch.setenv("EDGEKIT_DEVICES", str(devices))
+    bundle = folder / "generate.onnx-none.edgekit"
+    shown = edgekit("generate", bundle, TEXT, "--max-new-tokens", "12", "--device", "phone")
+    assert shown.code == 0, shown.err
+    assert shown.out == expected(folder, "generate", TEXT, 12) + "\n"
+    refused = edgekit("generate", bundle, "x" * 40, "--device", "phone")
     assert refused.code == 1
     assert "the model reads 24 at most" in refused.err

@@ -100,3 +100,45 @@ def test_a_translator_writes_as_transformers_does(name: str, tmp_path: Path, edg
     streamed = edgekit("translate", bundle, *texts, "--max-new-tokens", str(TOKENS - 1))
     check_readme(edgekit, bundle, "translate", "Delete selected items")
     assert streamed.out == "".join(f"{each['text']}\n" for each in shown.json())
+
+
+BART = {
+    "forced_bos_token_id": 5,
+    "forced_eos_token_id": 1,
+    "no_repeat_ngram_size": 2,
+    "min_length": 6,
+    "num_beams": 3,
+    "length_penalty": 2.0,
+    "early_stopping": True,
+    "remove_invalid_values": True,
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "marian": {"bad_words_ids": [[0]], "num_beams": 4, "forced_eos_token_id": 1},
+    "bart": BART,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_a_bundle_keeps_its_models_generation_settings(name: str, tmp_path: Path, edgekit: Edgekit) -> None:
+    folder = tmp_path / f"small-{name}"
+    folder.mkdir()
+    vocabulary = save_sentence_pieces(folder)
+    model: Any = build(name, vocab_size=vocabulary, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
+    settings = dict(SETTINGS[name])
+    model.generation_config.update(**settings)
+    model.save_pretrained(folder)
+    bundle = export(edgekit, folder, "translation")
+    begin = 1 + ("forced_bos_token_id" in settings)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    texts = ("save the file", "close the door")
+    shown = edgekit("translate", bundle, *texts, "--max-new-tokens", str(TOKENS + 1 - begin), "--json")
+    assert shown.code == 0, shown.err
+    source = [tokenizer(text)["input_ids"] for text in texts]
+    expected = [own_ids(folder, transformers.AutoModelForSeq2SeqLM, ids)[begin:] for ids in source]
+    assert [each["ids"] for each in shown.json()] == expected
+    greedy = edgekit("translate", bundle, *texts, "--max-new-tokens", str(TOKENS), "--num-beams", "1", "--json")
+    assert [each["ids"] for each in greedy.json()] != expected
+    page = (bundle / "README.md").read_text()
+    assert f"`num_beams` ({settings['num_beams']})" in page
+    assert ("Nothing follows these of its settings: `remove_invalid_values`." in page) == (name == "bart")

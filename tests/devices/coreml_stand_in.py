@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 import coremltools
+import numpy as np
 from coremltools.models import compute_device, compute_plan
 from coremltools.models import model as models
 
@@ -34,8 +35,19 @@ class Proxy:
     def maximum_supported_specification_version(cls) -> int:
         return cls.newest
 
-    def predict(self, data: dict[str, Any], state: None = None) -> dict[str, Any]:
-        return self.evaluator.run(data, self.function)
+    def predict(self, data: dict[str, Any], state: "StateProxy | None" = None) -> dict[str, Any]:
+        names = self.evaluator.states.get(self.function, {})
+        if names and (state is None or state.function != self.function):
+            raise RuntimeError("the state is not of this function, which Apple does not promise to take")
+        for name in names:
+            self.evaluator.write_state(name, state.values[name])
+        outputs = self.evaluator.run(data, self.function)
+        for name in names:
+            state.values[name] = self.evaluator.read_state(name)
+        return outputs
+
+    def newState(self) -> "StateProxy":
+        return StateProxy(self.function, self.evaluator.states[self.function])
 
     def get_compiled_model_path(self) -> str:
         return self.path
@@ -43,6 +55,22 @@ class Proxy:
     @staticmethod
     def get_compute_plan(path: str, units: str) -> compute_plan.MLComputePlan:
         return compute_plan.MLComputePlan(PlanProxy(path, units))
+
+
+class StateProxy:
+    """The states of a function, zeros first, copied when they are read or written."""
+
+    def __init__(self, function: str, ports: dict[str, Any]) -> None:
+        self.function = function
+        self.values = {name: np.zeros(port.shape, port.dtype) for name, port in ports.items()}
+
+    def read_state(self, name: str) -> Any:
+        return self.values[name].copy()
+
+    def write_state(self, name: str, value: Any) -> None:
+        if value.shape != self.values[name].shape or value.dtype != self.values[name].dtype:
+            raise RuntimeError(f"{name} is {value.dtype} {value.shape}")
+        self.values[name] = value.copy()
 
 
 class PlanProxy:
@@ -95,6 +123,8 @@ def macos() -> Iterator[None]:
     """coremltools with the stand-in for its native part, and a system that says that it is macOS."""
     with (
         patch.object(models, "_MLModelProxy", Proxy),
+        patch.object(models, "_is_macos", lambda: True),
+        patch.object(models, "_macos_version", lambda: (15, 0)),
         patch.object(compute_plan, "_MLModelProxy", Proxy),
         patch.object(compute_plan, "_MLComputePlanProxy", PlanProxy),
         patch("edgekit.devices.runner.backend_coreml.sys") as system,

@@ -13,7 +13,8 @@ from edgekit.devices.runner.backend import Backend, Port, Signature
 from edgekit.devices.runner.failures import RunError
 from edgekit.devices.runner.generation import Generation, Prompt, Written, write
 from edgekit.devices.runner.generation_job import parse_generation
-from edgekit.devices.runner.sampling import Sampling, filtered, log_probabilities
+from edgekit.devices.runner.rules import Text, filtered
+from edgekit.devices.runner.sampling import Sampling, log_probabilities
 from edgekit.devices.runner.session import check_states
 from edgekit.devices.runner.writer import Writer, plan_chunks
 from edgekit.model.decoder_pytorch import Decoder, EncoderDecoder, build_model, cached_step
@@ -119,7 +120,7 @@ def all_texts(oracle: Oracle, prompt: tuple[int, ...], generation: Generation) -
             for place, token in enumerate(text):
                 before = [*prompt, *text[:place]]
                 scores = log_probabilities(oracle.logits(np.array(before))).astype(np.float32)
-                score += float(filtered(scores, before, generation.sampling)[token])
+                score += float(filtered(scores, Text(before), generation.sampling)[token])
             found[text[:-1] if text[-1] == 0 else text] = score / length**generation.length_penalty
     return found
 
@@ -294,6 +295,11 @@ def test_a_file_that_does_not_write(tmp_path: Path) -> None:
         ({"temperature": -1.0}, "'temperature' must be of type float, 0 to"),
         ({"top_p": "all"}, "'top_p' must be of type float"),
         ({"long_prompt": "cut"}, "unknown long_prompt 'cut': known are refuse, slide"),
+        ({"early_stopping": "soon"}, "unknown early_stopping 'soon'"),
+        ({"rules": {"bad_words": [[1]]}}, "rules have no such bad_words"),
+        ({"rules": {"bad_words_ids": [[]]}}, "rules have no such bad_words_ids"),
+        ({"rules": {"min_length": 1.5}}, "rules have no such min_length"),
+        ({"rules": {"encoder_repetition_penalty": 0}}, "rules have no such encoder_repetition_penalty"),
         ({"context": 0}, "'context' must be a number of tokens"),
         ({"beams": 2}, "unknown field 'beams'"),
     ],

@@ -21,7 +21,7 @@ except ImportError:
     sys.modules["numpy"] = types.ModuleType("numpy")
 import runner.__main__, runner.backend_onnxruntime, runner.backend_tensorflow, runner.backend_tflite
 import runner.backend_coreml, runner.backend_litert_compiled, runner.backend_torch, runner.profile_litert
-import runner.litert_library, runner.onnx_providers, runner.generation_measure, runner.scoring
+import runner.litert_library, runner.litert_direct, runner.onnx_providers, runner.generation_measure, runner.scoring
 import runner.session_litert, runner.session_onnxruntime
 from runner.backend import Backend, Port, import_runtime
 from runner.failures import RunError

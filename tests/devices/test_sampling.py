@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgekit.devices.runner import sampling
-from edgekit.devices.runner.sampling import Sampling
+from edgekit.devices.runner.rules import Text, filtered
+from edgekit.devices.runner.sampling import Sampling, choose, warp
 
 processors = pytest.importorskip("transformers.generation.logits_process")
 VOCAB = 12
@@ -56,7 +57,7 @@ def test_top_p(logits: NDArray[np.float32], share: float) -> None:
 def test_all_of_them_in_their_order(
     logits: NDArray[np.float32], ids: list[int], temperature: float, top_k: int, top_p: float, penalty: float
 ) -> None:
-    found = sampling.filtered(logits, ids, Sampling(temperature, top_k, top_p, penalty))
+    found = filtered(logits, Text(ids), Sampling(temperature, top_k, top_p, penalty))
     expected = by_transformers(processors.RepetitionPenaltyLogitsProcessor(penalty), logits, ids)
     expected = by_transformers(processors.TemperatureLogitsWarper(temperature), expected, ids)
     if top_k:
@@ -72,14 +73,14 @@ def test_all_of_them_in_their_order(
 @SEVERAL
 @given(LOGITS, st.integers(0, 1000))
 def test_greedy_takes_the_likeliest_whatever_the_seed(logits: NDArray[np.float32], seed: int) -> None:
-    chosen = sampling.choose(logits, [0], Sampling(), np.random.default_rng(seed))
+    chosen = choose(logits, Sampling(), np.random.default_rng(seed))
     assert chosen == logits.argmax()
 
 
 def test_what_is_drawn_has_the_probabilities_of_the_logits() -> None:
     logits = np.array([0.0, 1.0, 2.0, -np.inf, 0.5], np.float32)
-    generator = np.random.default_rng(0)
-    drawn = [sampling.choose(logits, [0], Sampling(temperature=0.7), generator) for _ in range(20_000)]
+    generator, chance = np.random.default_rng(0), Sampling(temperature=0.7)
+    drawn = [choose(warp(logits, chance), chance, generator) for _ in range(20_000)]
     shares = np.bincount(drawn, minlength=5) / len(drawn)
     expected = sampling.probabilities(logits / np.float32(0.7))
     assert shares[3] == 0
@@ -89,7 +90,7 @@ def test_what_is_drawn_has_the_probabilities_of_the_logits() -> None:
 def test_a_seed_draws_the_same_again() -> None:
     logits = np.zeros(VOCAB, np.float32)
     first, second = (
-        [sampling.choose(logits, [0], Sampling(temperature=1), generator) for _ in range(50)]
+        [choose(logits, Sampling(temperature=1), generator) for _ in range(50)]
         for generator in (np.random.default_rng(7), np.random.default_rng(7))
     )
     assert first == second

@@ -14,7 +14,7 @@ import pytest
 
 from edgekit.bundle import check_files, open_bundle
 from edgekit.outputs import HIDDEN
-from tests.conftest import lacking
+from tests.conftest import keeping, lacking
 from tests.tiny import tiny_checkpoint
 
 EDGEKIT = (sys.executable, "-P", "-m", "edgekit")
@@ -54,12 +54,13 @@ def workers_of(folder: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory, kept_exports: Path) -> Path:
     """A folder with a checkpoint `tiny`, exported once: TFLite float32 and float16, and pt2."""
     folder = tmp_path_factory.mktemp("workspace")
     tiny_checkpoint(folder)
     (folder / "numpy.py").write_text("raise SystemExit('the wrong numpy was run')")
-    edgekit("export", "tiny", "--target", "tflite", "--quantize", "none,fp16", cwd=folder)
+    with keeping(kept_exports):
+        edgekit("export", "tiny", "--target", "tflite", "--quantize", "none,fp16", cwd=folder)
     return folder
 
 
@@ -101,14 +102,13 @@ def test_verify_takes_every_bundle_and_finds_a_flipped_byte(workspace: Path, tmp
 
 
 def test_verify_finds_wrong_outputs_behind_right_hashes(workspace: Path, tmp_path: Path) -> None:
-    """A file that is what the manifest says, but does not compute what the source computed."""
+    """A file that is what the manifest says, but does not compute what the source computed: not in float32."""
     from edgekit.bundle import seal_bundle
 
     bundle = tmp_path / "bundles" / "tiny.tflite-none.edgekit"
     shutil.copytree(workspace / "bundles" / bundle.name, bundle)
-    other = tiny_checkpoint(tmp_path, seed=2)
-    edgekit("export", other.path, "-o", "others", cwd=tmp_path)
-    shutil.copyfile(tmp_path / "others" / bundle.name / "model.tflite", bundle / "model.tflite")
+    other = workspace / "bundles" / "tiny.tflite-fp16.edgekit"
+    shutil.copyfile(other / "model.tflite", bundle / "model.tflite")
     manifest = open_bundle(workspace / "bundles" / bundle.name).manifest
     for name in ("manifest.json", "manifest.sha256"):
         (bundle / name).unlink()
@@ -189,20 +189,22 @@ def test_missing_extra_is_named_before_any_work(workspace: Path) -> None:
     assert "edgekit-toolkit[coreml]" in run.stderr
 
 
-def test_force_replaces(fresh: Path) -> None:
-    edgekit("export", "tiny", "--target", "pt2", "--eval-samples", "3", cwd=fresh)
-    first = (fresh / "bundles" / "tiny.pt2-none.edgekit").stat().st_ino
-    edgekit("export", "tiny", "--target", "pt2", "--eval-samples", "5", "--force", cwd=fresh)
+def test_force_replaces(fresh: Path, kept_exports: Path) -> None:
+    with keeping(kept_exports):
+        edgekit("export", "tiny", "--target", "pt2", "--eval-samples", "3", cwd=fresh)
+        first = (fresh / "bundles" / "tiny.pt2-none.edgekit").stat().st_ino
+        edgekit("export", "tiny", "--target", "pt2", "--eval-samples", "5", "--force", cwd=fresh)
     bundle = open_bundle(fresh / "bundles" / "tiny.pt2-none.edgekit")
     check_files(bundle)
     assert bundle.path.stat().st_ino != first
     assert bundle.manifest.parity.steps == 5
 
 
-def test_data_that_changed_makes_accuracy_not_measured_never_absent(fresh: Path) -> None:
+def test_data_that_changed_makes_accuracy_not_measured_never_absent(fresh: Path, kept_exports: Path) -> None:
     with (fresh / "data.tsv").open("a") as file:
         file.write("one more\ten\n")
-    edgekit("export", "tiny", "--target", "pt2", cwd=fresh)
+    with keeping(kept_exports):
+        edgekit("export", "tiny", "--target", "pt2", cwd=fresh)
     manifest = open_bundle(fresh / "bundles" / "tiny.pt2-none.edgekit").manifest
     assert manifest.accuracy.accuracy is None
     assert "has changed since training" in manifest.accuracy.note
@@ -240,7 +242,7 @@ def test_time_limit(fresh: Path) -> None:
 
 
 @pytest.mark.parametrize("delay_s", [0.7, 2.0, 4.0, 6.0])
-def test_sigkill_at_any_moment_leaves_nothing_half_written(fresh: Path, delay_s: float) -> None:
+def test_sigkill_at_any_moment_leaves_nothing_half_written(fresh: Path, delay_s: float, kept_exports: Path) -> None:
     export = subprocess.Popen([*EDGEKIT, "export", "tiny", "--target", "pt2"], cwd=fresh, stderr=subprocess.DEVNULL)
     time.sleep(delay_s)
     export.kill()
@@ -252,7 +254,8 @@ def test_sigkill_at_any_moment_leaves_nothing_half_written(fresh: Path, delay_s:
     while workers_of(fresh) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert workers_of(fresh) == []
-    edgekit("export", "tiny", "--target", "pt2", "--force", cwd=fresh)
+    with keeping(kept_exports):
+        edgekit("export", "tiny", "--target", "pt2", "--force", cwd=fresh)
     check_files(open_bundle(bundle))
     left = [
         p.name
@@ -308,9 +311,11 @@ def test_full_and_read_only_output(fresh: Path, options: str, message: str) -> N
 
 
 @pytest.mark.slow
-def test_all_six_routes_and_references_through_the_command(fresh: Path) -> None:
+def test_all_six_routes_and_references_through_the_command(fresh: Path, kept_exports: Path) -> None:
     argv = ("export", "tiny", "--target", "all", "--via", "torch,tensorflow", "--quantize", "none,fp16", "--json")
-    rows = json.loads(edgekit(*argv, cwd=fresh, timeout_s=1800).stdout)
+    with keeping(kept_exports):
+        rows = json.loads(edgekit(*argv, cwd=fresh, timeout_s=1800).stdout)
+        references = json.loads(edgekit("export", "tiny", "--target", "savedmodel,pt2", "--json", cwd=fresh).stdout)
     assert len(rows) == 12
     for row in rows:
         parity, accuracy = row["manifest"]["parity"], row["manifest"]["accuracy"]
@@ -318,8 +323,7 @@ def test_all_six_routes_and_references_through_the_command(fresh: Path) -> None:
         assert accuracy["accuracy"] is not None
         evaluated = row["target"] == "coreml" and sys.platform != "darwin"
         assert parity["evaluated"].startswith("evaluated on Linux by edgekit, not on Apple hardware") is evaluated
-    rows = json.loads(edgekit("export", "tiny", "--target", "savedmodel,pt2", "--json", cwd=fresh).stdout)
-    assert [row["manifest"]["parity"]["verdict"] for row in rows] == ["within-tolerance"] * 2
-    verified = json.loads(edgekit("verify", "--json", cwd=fresh, timeout_s=900).stdout)
-    assert len(verified) == 14
-    assert all(row["ok"] for row in verified)
+    assert [row["manifest"]["parity"]["verdict"] for row in references] == ["within-tolerance"] * 2
+    one_of_each = {row["target"]: row["bundle"] for row in (*rows, *references)}.values()
+    verified = json.loads(edgekit("verify", *one_of_each, "--json", cwd=fresh, timeout_s=900).stdout)
+    assert [row["ok"] for row in verified] == [True] * 5

@@ -1,6 +1,7 @@
 """Schemes that don't take are errors that name the tensor: made on purpose, and by recipes that do nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,3 +124,27 @@ def test_an_onnx_quantizer_that_skips_the_token_table_is_caught(
     monkeypatch.setattr(for_onnx, "_TABLE", ["LSTM"])
     with pytest.raises(ExportError, match=r"int8-weight left 'module.embed.tokens.weight' \[259, 64\]"):
         for_onnx.compress(quantized.source("onnx"), tmp_path / "model.onnx", Mixture(scheme="int8-weight"), None)
+
+
+def test_a_constant_whose_value_has_another_name_is_found_again(tmp_path: Path) -> None:
+    """Constants that coremltools folded have two: DeBERTa's table of relative positions was missed by the value's."""
+    import coremltools as ct
+    from coremltools.converters.mil import Builder as mb  # noqa: N813  # its own documentation's name for it
+
+    from edgekit.export.quantize import for_coreml
+
+    def multiply(x: Any) -> Any:
+        table = mb.const(val=matrix(4, 16, 64), name="transpose_5_1")
+        table.name = "transpose_5"
+        return mb.matmul(x=x, y=table)
+
+    program = mb.program(input_specs=[mb.TensorSpec(shape=(4, 8, 16))], opset_version=ct.target.iOS17)(multiply)
+    precision = ct.precision.FLOAT32
+    made = ct.convert(
+        program, minimum_deployment_target=ct.target.iOS17, compute_precision=precision, skip_model_load=True
+    )
+    made.save(str(tmp_path / "source.mlpackage"))
+    output = tmp_path / "model.mlpackage"
+    evidence = for_coreml.compress(tmp_path / "source.mlpackage", output, Mixture(scheme="int8-weight"), None)
+    assert evidence is not None
+    assert [(weight.name, weight.dtype) for weight in evidence.largest] == [("transpose_5_1", "int8")]

@@ -8,18 +8,19 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.bundle import TOKENIZER
+from edgekit.bundle import README, TOKENIZER
 from edgekit.devices.runner.backend import import_runtime, load_backend
 from edgekit.devices.runner.job import RunnerJob
 from edgekit.devices.runner.session import open_session
-from edgekit.export.quantize import for_onnx
+from edgekit.export.describe import describe_file
+from edgekit.export.quantize import for_coreml, for_onnx
 from edgekit.export.quantize.mixture import Mixture
 from edgekit.export.snippets import python_snippet, write_snippets
 from edgekit.model.config import TransformerConfig
 from edgekit.proof.writing import Prompt, WritingSettings, run_here, write_texts
 from edgekit.text.processor import BOS_ID, EOS_ID, train_processor
 from tests.devices.writers import writer_config
-from tests.export.writers import file_texts, form_signatures, source_texts, write_file
+from tests.export.writers import file_texts, form_signatures, prompts, source_texts, write_file
 from tests.model.writers import CONFIGS
 
 GENERATE, TRANSLATE = CONFIGS[1], CONFIGS[-1]
@@ -30,6 +31,7 @@ FILES_OF = [
     pytest.param(GENERATE, "stateful", id="coreml-generate-states"),
     pytest.param(GENERATE, "passed", id="coreml-generate-inputs"),
     pytest.param(TRANSLATE, "stateful", id="coreml-translate-states"),
+    pytest.param(TRANSLATE, "passed", id="coreml-translate-inputs"),
 ]
 
 
@@ -47,6 +49,8 @@ def test_the_python_beside_an_onnx_file_writes_as_the_runner_does(task: str, for
     processor.save(tmp_path / TOKENIZER)
     write_snippets(tmp_path, task, config.task, "onnx", form_signatures(config, form))
     command = [sys.executable, "-P", "-c", python_snippet(tmp_path)]
+    readme = (tmp_path / README).read_text()
+    assert all(line.startswith("```") for line in readme.splitlines() if "```" in line)
     shown = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True).stdout
     (ids,) = processor.encode(["Save" if task == "generate" else "Delete selected items"])
     prompt = Prompt(ids=tuple(ids)) if task == "generate" else Prompt(ids=(BOS_ID,), source=tuple(ids))
@@ -66,6 +70,18 @@ def test_the_first_cache_of_onnx_runtime_is_its_own(tmp_path: Path) -> None:
     array += 1
     assert not value.numpy().any()
     assert value.numpy().shape == array.shape
+
+
+def test_two_packages_are_quantized_each(tmp_path: Path) -> None:
+    """Before iOS 18 a translator is two packages, each with weights of its own."""
+    config = writer_config("translate")
+    source, output = write_file(config, "passed", tmp_path), tmp_path / "quantized.mlpackage"
+    evidence = for_coreml.compress(source, output, Mixture(scheme="int8-weight"), None)
+    assert evidence is not None
+    assert evidence.quantized_elements > 0.9 * evidence.matrix_elements
+    assert {signature.name for signature in describe_file(output).signatures} == {"encode", "decode"}
+    assert len(file_texts(config, output)) == len(prompts(config))
+    assert {package.name for package in output.iterdir()} == {"encode.mlpackage", "decode.mlpackage"}
 
 
 @pytest.mark.parametrize("scheme", ["int8-dynamic", "int4-weight"])

@@ -37,6 +37,7 @@ from edgekit.proof.writing import Prompt
 from edgekit.proof.written import write_reference
 from edgekit.text.processor import BOS_ID, EOS_ID, Processor
 from edgekit.train.text_metrics import GenerationMetrics, Translation, translation_metrics
+from tests.conftest import keeping
 from tests.export.test_pipeline import EDGEKIT, refuses
 from tests.export.test_pipeline import edgekit as run_edgekit
 from tests.tiny import tiny_writer
@@ -46,14 +47,15 @@ TASKS: tuple[ModelTask, ...] = ("generate", "translate")
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory, kept_exports: Path) -> Path:
     """A folder with a model of each task, each trained in another framework, exported by both routes and quantized."""
     folder = tmp_path_factory.mktemp("writers")
     for task, framework in zip(TASKS, FRAMEWORKS, strict=True):
         tiny_writer(folder, task, framework=framework)
         schemes = f"none,{QUANTIZED[task]}"
         argv = [*EDGEKIT, "export", task, "--via", "torch,tensorflow", "--quantize", schemes]
-        run = subprocess.run(argv, capture_output=True, text=True, cwd=folder, check=False)
+        with keeping(kept_exports):
+            run = subprocess.run(argv, capture_output=True, text=True, cwd=folder, check=False)
         assert run.returncode in (0, 1), run.stderr  # random weights may lose more in int8 than a scheme allows
     return folder
 
@@ -127,10 +129,11 @@ def test_quantized_files_say_how_many_tokens_are_the_same(workspace: Path, task:
     assert bundle.model_size_bytes < bundle_of(workspace, task, via=via).model_size_bytes
 
 
-def test_a_cache_of_int8_is_a_quarter_and_costs_few_tokens(workspace: Path) -> None:
+def test_a_cache_of_int8_is_a_quarter_and_costs_few_tokens(workspace: Path, kept_exports: Path) -> None:
     for task in TASKS:
         argv = ("export", workspace / task, "--via", "tensorflow", "--cache-dtype", "int8", "-o", "packed")
-        run_edgekit(*argv, cwd=workspace)
+        with keeping(kept_exports):
+            run_edgekit(*argv, cwd=workspace)
         bundle = open_bundle(workspace / "packed" / f"{task}.tflite-none-via-tensorflow+int8-cache.edgekit")
         manifest, written = bundle.manifest, written_of(bundle)
         assert manifest.proven

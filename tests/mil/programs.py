@@ -68,7 +68,7 @@ def evaluator_of(
     for output in program.functions["main"].outputs:
         model.description.output.add(name=output.name).type.multiArrayType.dataType = _ARRAYS.FLOAT32
     package = Package(path=Path(folder.name), specification=model, blobs=BlobFiles(Path(folder.name)))
-    evaluator = Evaluator(package, precision=precision)
+    evaluator = Evaluator({"": package}, precision=precision)
     evaluator.keep_alive = folder  # type: ignore[attr-defined]  # the mapped weights lie there
     return evaluator
 

@@ -13,6 +13,7 @@ from edgekit.checkpoint import load_checkpoint
 from edgekit.errors import CheckpointError, RefusedError
 from edgekit.export.schemes import TOLERANCES
 from edgekit.proof.bisect import bisect_bundle
+from tests.conftest import keeping
 from tests.export.test_pipeline import edgekit
 from tests.tiny import tiny_checkpoint
 
@@ -27,12 +28,13 @@ BROKEN = [
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundles(tmp_path_factory: pytest.TempPathFactory, kept_exports: Path) -> Path:
     """A tiny checkpoint, exported to the three formats in float32 and float16, through torch."""
     folder = tmp_path_factory.mktemp("bisect")
     tiny_checkpoint(folder)
     argv = ("export", "tiny", "--target", ",".join(FORMATS), "--quantize", "none,fp16", "-o", "bundles")
-    edgekit(*argv, cwd=folder, timeout_s=900)
+    with keeping(kept_exports):
+        edgekit(*argv, cwd=folder, timeout_s=900)
     return folder
 
 
