@@ -6,6 +6,7 @@ from typing import Any
 
 from edgekit.checkpoint import Checkpoint
 from edgekit.model.config import TransformerConfig
+from edgekit.sources.writers_onnx import IN_PLACE
 from edgekit.text.processor import BOS_ID, EOS_ID
 
 CONFIG, GENAI_CONFIG = "config.json", "genai_config.json"
@@ -22,7 +23,7 @@ def write_onnx_configs(folder: Path, model: str, checkpoint: Checkpoint) -> None
         _write(folder / model / CONFIG, optimum_config(config))
     else:
         _write(folder / CONFIG, optimum_config(config))
-        _write(folder / GENAI_CONFIG, genai_config(config, model))
+        _write(folder / GENAI_CONFIG, genai_config(config, model, in_place=_keeps_in_place(folder / model)))
 
 
 def optimum_config(config: TransformerConfig) -> dict[str, Any]:
@@ -57,8 +58,15 @@ def optimum_config(config: TransformerConfig) -> dict[str, Any]:
     }
 
 
-def genai_config(config: TransformerConfig, model: str) -> dict[str, Any]:
-    """The configuration of onnxruntime-genai for a decoder in the file `model`."""
+def _keeps_in_place(path: Path) -> bool:
+    """Whether the file says that its cache may be one buffer before and after a call."""
+    import onnx
+
+    return any(entry.key == IN_PLACE for entry in onnx.load(path, load_external_data=False).metadata_props)
+
+
+def genai_config(config: TransformerConfig, model: str, *, in_place: bool) -> dict[str, Any]:
+    """The configuration of onnxruntime-genai for a decoder in the file `model`, whose cache may stay `in_place`."""
     inputs = {name: name for name in ("input_ids", "attention_mask", "position_ids")}
     outputs = {"logits": "logits"}
     for part in ("key", "value"):
@@ -85,7 +93,7 @@ def genai_config(config: TransformerConfig, model: str) -> dict[str, Any]:
             "pad_token_id": config.pad_id,
             "decoder": decoder,
         },
-        "search": {"max_length": config.max_length, "do_sample": False, "past_present_share_buffer": False},
+        "search": {"max_length": config.max_length, "do_sample": False, "past_present_share_buffer": in_place},
     }
 
 

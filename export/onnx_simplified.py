@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import helper, numpy_helper
 
-#: in the metadata of a file whose cache may be given as one buffer before and after a call, with room for more tokens
-IN_PLACE = "edgekit.cache-in-place"
+from edgekit.sources.writers_onnx import IN_PLACE
+
 _ATTENTION, _ROTATION, _MICROSOFT = "GroupQueryAttention", "RotaryEmbedding", "com.microsoft"
 _PAST, _PRESENT, _SOURCE = "past_key_values", "present", ".encoder."
 _ELEMENTWISE = frozenset({"Add", "Mul", "Div", "Pow", "Sqrt", "Sigmoid", "Gelu", "Relu"})
@@ -22,7 +22,7 @@ def simplify_writer(model: Any) -> None:
 
 
 def mark_cache(model: Any) -> None:
-    """Note in the metadata of a model whether its cache may stay where it is; see `IN_PLACE`."""
+    """Note in the metadata of a model whether its cache may stay where it is; as the runner reads it."""
     if _keeps_in_place(model.graph):
         helper.set_model_props(model, {IN_PLACE: "1"})
 

@@ -13,6 +13,8 @@ from edgekit.sources.checkpoint import SIGNATURE
 from edgekit.sources.writers import DECODE, ENCODE, WriterShape, cache_names
 
 BEGIN = "begin"
+#: in the metadata of a file whose cache may be one buffer before and after a call, with room for more
+IN_PLACE = "edgekit.cache-in-place"
 T = TypeVar("T")
 
 

@@ -15,10 +15,10 @@ import torch
 from edgekit.devices.runner.backend import import_runtime, load_backend
 from edgekit.devices.runner.generation import Generation, Prompt, write
 from edgekit.devices.runner.job import RunnerJob
-from edgekit.devices.runner.session_onnxruntime import InPlaceSession, OnnxSession
+from edgekit.devices.runner.session_onnxruntime import IN_PLACE, InPlaceSession, OnnxSession
 from edgekit.devices.runner.writer import Writer
 from edgekit.export import to_onnx
-from edgekit.export.onnx_simplified import IN_PLACE, simplify_writer
+from edgekit.export.onnx_simplified import simplify_writer
 from edgekit.export.quantize import for_onnx
 from edgekit.export.quantize.mixture import Mixture
 from edgekit.model.config import TransformerConfig
