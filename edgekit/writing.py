@@ -144,18 +144,23 @@ def write_after(
     Raises DataError for a text that can't be tokenized, or is empty and to be translated; RunnerError.
     """
     prompts = [writer.prompt(text) for text in texts]
-    streams = [TextStream(writer.processor.decode) for _ in prompts]
+    streams, going = [TextStream(writer.processor.decode) for _ in prompts], list(range(len(prompts)))
+
+    def finish(number: int) -> None:
+        """Tell the rest of the texts before this one: each comes whole before the next begins."""
+        while on_text and going and going[0] < number:
+            ended = going.pop(0)
+            if rest := streams[ended].end():
+                on_text(ended, rest)
 
     def take(number: int, token: int) -> None:
+        finish(number)
         piece = streams[number].push(token)
         if piece and on_text:
             on_text(number, piece)
 
     found = write_texts(writer.run, prompts, writer.settle(settings), on_token=take if on_text else None)
-    if on_text:
-        for number, stream in enumerate(streams):
-            if rest := stream.end():
-                on_text(number, rest)
+    finish(len(prompts))
     return tuple(
         TextResult(prompt=text, text=writer.processor.decode(written.ids), written=written)
         for text, written in zip(texts, found, strict=True)

@@ -74,6 +74,14 @@ def test_translations_are_the_models_own(name: str, folder: Path, edgekit: Edgek
 
 
 @pytest.mark.slow
+def test_a_text_that_ends_in_half_a_character_comes_whole_before_the_next(folder: Path, edgekit: Edgekit) -> None:
+    texts = ("a", "open it", "close the door now")
+    shown = edgekit("translate", folder / "translate.tflite-none.edgekit", *texts)
+    wanted = [expected(folder, "translate", text, 64) for text in texts]
+    assert any(text.endswith("\ufffd") for text in wanted[:-1])
+    assert shown.out == "".join(f"{text}\n" for text in wanted)
+
+
 def test_a_translator_in_a_folder_of_onnx_graphs(folder: Path, edgekit: Edgekit) -> None:
     from edgekit.checkpoint import load_checkpoint
 
