@@ -8,6 +8,7 @@ import onnx
 
 from edgekit.errors import RefusedError
 from edgekit.export.onnx_folder import FILES, read_folder, write_folder
+from edgekit.export.onnx_simplified import mark_cache, simplify_writer
 from edgekit.program import LENGTH, Program, Signature
 
 OPSET = 18
@@ -21,6 +22,7 @@ def convert(program: Program, output: Path, *, scheme: str = "none") -> None:
     become a folder of graphs, each in the file that its name has in `FILES`, over one copy of the weights. Raises
     RefusedError for several signatures of other names, and for weights beyond float16's range.
     """
+    program = _with_fused_attention(program)
     models = {signature.name: _convert(program, signature, scheme) for signature in program.signatures}
     if len(models) == 1:
         write_model(next(iter(models.values())), output)
@@ -30,12 +32,23 @@ def convert(program: Program, output: Path, *, scheme: str = "none") -> None:
     write_folder({FILES[name]: clean_model(model) for name, model in models.items()}, output)
 
 
+def _with_fused_attention(program: Program) -> Program:
+    """A program of PyTorch that keeps a cache has its attention as one operator, where that is possible."""
+    if program.framework != "torch" or not any(signature.states for signature in program.signatures):
+        return program
+    from edgekit.export.onnx_fused import fused
+
+    return fused(program)
+
+
 def _convert(program: Program, signature: Signature, scheme: str) -> Any:
     route = _convert_torch if program.framework == "torch" else _convert_tensorflow
     model = route(program, signature)
     if signature.dynamic_length:
         _name_length(model, signature)
     _name_axes(model, signature)
+    if any(each.states for each in program.signatures):
+        simplify_writer(model)
     if scheme == "fp16":
         from edgekit.export.onnx_float16 import to_float16
 
@@ -71,6 +84,7 @@ def clean_model(model: Any) -> Any:
     for item in (*model.graph.input, *model.graph.output):
         del item.metadata_props[:]
     model.graph.name = "encoder"
+    mark_cache(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -83,9 +83,9 @@ class OnnxBackend(Backend):
 
     def session(self) -> Any:
         """States as ONNX Runtime's values."""
-        from .session_onnxruntime import OnnxSession
+        from .session_onnxruntime import make_session
 
-        return OnnxSession(self, self._runtime, self._sessions)
+        return make_session(self, self._runtime, self._sessions)
 
     def assignment(self) -> dict[str, Any]:
         """The operators that each provider took; from the log of another session where that tells of more nodes.

@@ -99,22 +99,27 @@ class Writer:
         """Read `ids`; the states of `before` are released where they are `owned`."""
         whole = self._signatures[self._decode].inputs[self._ids].shape[1] or len(ids)
         first, last = ids[: len(ids) - whole], ids[len(ids) - whole :]
-        count, state = before.length, before.state
-        for size in first and plan_chunks(len(first), tuple(sorted(self._prefill)), (self.longest or len(ids)) - count):
+        count = before.length
+        for size in self._plan(len(first), count) if first else ():
             part, first = first[:size], first[size:]
             padded = part + [0] * (size - len(part))
-            _, state = self._call(self._prefill[size], padded, before._replace(state=state, length=count), owned=owned)
+            _, state = self._call(self._prefill[size], padded, before, owned=owned)
             count, owned = count + len(part), True
-        outputs, state = self._call(self._decode, last, before._replace(state=state, length=count), owned=owned)
+            before = before._replace(state=state, length=count)
+        outputs, state = self._call(self._decode, last, before, owned=owned)
         logits = outputs["logits"].reshape(-1, outputs["logits"].shape[-1])[-1]
         return Reading(logits, state, count + len(last), before.given)
+
+    def _plan(self, count: int, length: int) -> list[int]:
+        """The sizes of the calls that read `count` tokens behind `length` others."""
+        return plan_chunks(count, tuple(sorted(self._prefill)), (self.longest or length + count + 1) - length)
 
     def _call(self, name: str, ids: list[int], before: Reading, *, owned: bool) -> tuple[Arrays, State]:
         """Call a signature with the inputs that it has."""
         inputs = {}
         for port_name, dtype in self._inputs[name]:
             value = before.given.get(port_name)
-            inputs[port_name] = np.array(_value(port_name, ids, before.length), dtype) if value is None else value
+            inputs[port_name] = np.asarray(_value(port_name, ids, before.length), dtype) if value is None else value
         return self._run(name, inputs, before.state, f"reading token {before.length + 1}", owned=owned)
 
     def _run(self, name: str, inputs: Arrays, state: State, what: str, *, owned: bool = False) -> tuple[Arrays, State]:

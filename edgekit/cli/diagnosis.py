@@ -62,8 +62,8 @@ def diagnose(
     )
     groups = [group.model_copy(update={"advice": advise(group), "slow": explain_speed(group)}) for group in groups]
     if checkpoint and checkpoint.config.task != "classify":
-        task = checkpoint.config.task
-        told.append(f"{checkpoint.name} was not measured by module: that takes classifiers, its task is {task}")
+        why = f"it is of the task {checkpoint.config.task}, and that takes classifiers"
+        told.append(f"{checkpoint.name} was not measured by module: {why}")
         return QuantizationPart(groups=tuple(groups), remarks=(*remarks, *told))
     modules = _modules(checkpoint, _times(checkpoint, target, bundles, measured), target, quantize, eval_samples)
     if checkpoint and not bundles:

@@ -127,7 +127,7 @@ class Decoder(TextModel):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return logits [batch, length, vocab] for int32 ids [batch, length]; padding goes to the right."""
-        return self.scores(self.final_norm(self._write(self._decoder_blocks(), ids, self._no_memories())))
+        return self.scores(self.final_norm(self._write(self.decoder_blocks(), ids, self.no_memories())))
 
     def cached(self, ids: Tensor, position: Tensor, cache: Cache, *, last: bool = False) -> tuple[Tensor, Cache]:
         """Return logits [batch, n, vocab] and the new cache for ids [batch, n] that follow `position` int32 [1] tokens.
@@ -135,7 +135,7 @@ class Decoder(TextModel):
         With n > 1 that is a prefill: ids may be padded to the right, for what stands behind a text is overwritten
         before it is seen. With `last`, logits [batch, 1, vocab] are those of the last id alone.
         """
-        x, cache = self._go_on(self._decoder_blocks(), ids, position, cache, self._no_memories())
+        x, cache = self._go_on(self.decoder_blocks(), ids, position, cache, self.no_memories())
         return self.scores(self.final_norm(x[:, -1:] if last else x)), cache
 
     def grown(self, ids: Tensor, mask: Tensor, places: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
@@ -143,13 +143,15 @@ class Decoder(TextModel):
 
         `mask` [batch, past + n] is 1 for a token and 0 for padding, on either side; `places` [batch, n] are positions.
         """
-        x, cache = self._grow(self._decoder_blocks(), ids, cache, self._no_memories(), mask, places)
+        x, cache = self._grow(self.decoder_blocks(), ids, cache, self.no_memories(), mask, places)
         return self.scores(self.final_norm(x)), cache
 
-    def _decoder_blocks(self) -> Iterable[Block]:
+    def decoder_blocks(self) -> Iterable[Block]:
+        """Yield the block of every layer."""
         return layers_of(self.blocks, self.config.num_layers)
 
-    def _no_memories(self) -> Iterable[None]:
+    def no_memories(self) -> Iterable[None]:
+        """Yield that no layer attends to another text."""
         return (None for _ in range(self.config.num_layers))
 
 
@@ -177,7 +179,7 @@ class EncoderDecoder(TextModel):
         Source ids and mask are int32 [batch, source length]; 1 in the mask is a token. Padding goes to the right.
         """
         memory = self.encode(source_ids, source_mask)
-        x = self._write(self._decoder_blocks(), ids, self._memories(memory, source_mask))
+        x = self._write(self.decoder_blocks(), ids, self.memories(memory, source_mask))
         return self.scores(self.decoder.final_norm(x))
 
     def encode(self, source_ids: Tensor, source_mask: Tensor) -> Cache:
@@ -202,18 +204,20 @@ class EncoderDecoder(TextModel):
         self, ids: Tensor, position: Tensor, source_mask: Tensor, memory: Cache, cache: Cache
     ) -> tuple[Tensor, Cache]:
         """Return logits [batch, n, vocab] and the new cache, as Decoder's, with what `encode` gave for the source."""
-        x, cache = self._go_on(self._decoder_blocks(), ids, position, cache, self._memories(memory, source_mask))
+        x, cache = self._go_on(self.decoder_blocks(), ids, position, cache, self.memories(memory, source_mask))
         return self.scores(self.decoder.final_norm(x)), cache
 
     def grown(self, ids: Tensor, source_mask: Tensor, memory: Cache, cache: Cache) -> tuple[Tensor, Cache]:
         """Return logits [batch, n, vocab] and the longer cache for ids [batch, n] that follow what the cache holds."""
-        x, cache = self._grow(self._decoder_blocks(), ids, cache, self._memories(memory, source_mask))
+        x, cache = self._grow(self.decoder_blocks(), ids, cache, self.memories(memory, source_mask))
         return self.scores(self.decoder.final_norm(x)), cache
 
-    def _decoder_blocks(self) -> Iterable[Block]:
+    def decoder_blocks(self) -> Iterable[Block]:
+        """Yield the block of every layer that writes."""
         return layers_of(self.decoder.blocks, self.config.decoder_layers)
 
-    def _memories(self, memory: Cache, source_mask: Tensor) -> Iterable[Memory]:
+    def memories(self, memory: Cache, source_mask: Tensor) -> Iterable[Memory]:
+        """Yield what each layer attends to: what `encode` gave for the source, and what hides its padding."""
         mask = padding_scores(self._present(source_mask))
         return ((*memory[index % len(memory)], mask) for index in range(self.config.decoder_layers))
 

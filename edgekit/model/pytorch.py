@@ -154,7 +154,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, rotary: Rotary | None, memory: Memory | None = None) -> Tensor:
         """[batch, length, hidden] -> the same; `mask` and `rotary` as in Attention."""
         normed = self.attention_norm(x)
-        return self._rest(x, self.attention(normed, normed, mask, rotary), memory)
+        return self.after_attention(x, self.attention(normed, normed, mask, rotary), memory)
 
     def cached(
         self,
@@ -173,7 +173,7 @@ class Block(nn.Module):
         normed = self.attention_norm(x)
         query, key, value = self.attention.project(normed, normed, rotary)
         present = (write_cache(past[0], key, position), write_cache(past[1], value, position))
-        return self._rest(x, self.attention.attend(query, *present, mask), memory), present
+        return self.after_attention(x, self.attention.attend(query, *present, mask), memory), present
 
     def memory_of(self, source: Tensor) -> KeyValue:
         """Return keys and values of another text [batch, length, hidden], for a block with `cross`."""
@@ -181,7 +181,8 @@ class Block(nn.Module):
             raise TypeError("this block has no cross-attention")
         return self.cross_attention.keys_values(source)
 
-    def _rest(self, x: Tensor, attended: Tensor, memory: Memory | None) -> Tensor:
+    def after_attention(self, x: Tensor, attended: Tensor, memory: Memory | None) -> Tensor:
+        """Return what the block makes of x and what its attention gave for it."""
         x = x + self.dropout(attended)
         norm, attention = self.cross_attention_norm, self.cross_attention
         if norm is not None and attention is not None and memory is not None:

@@ -44,7 +44,7 @@ class HubShape:
         return self.decoder_layers
 
 
-class _Layer(cache_utils.CacheLayerMixin):  # type: ignore[name-defined]
+class CacheLayer(cache_utils.CacheLayerMixin):  # type: ignore[name-defined]
     """Keys and values that a caller gave, into which new ones are written at `position`, or put behind them (None)."""
 
     is_sliding = False
@@ -121,7 +121,7 @@ class HubDecoder(nn.Module):
         *,
         last: bool,
     ) -> tuple[Tensor, Cache]:
-        layers = [_Layer(keys, values, position) for keys, values in cache]
+        layers = [CacheLayer(keys, values, position) for keys, values in cache]
         outputs = self.model(
             input_ids=ids,
             attention_mask=masks if _SLIDING in masks else masks[_FULL],
@@ -187,8 +187,8 @@ class HubEncoderDecoder(nn.Module):
         cache: Cache,
         position: Tensor | None,
     ) -> tuple[Tensor, Cache]:
-        layers = [_Layer(keys, values, position) for keys, values in cache]
-        cross = [_Layer(keys, values, None) for keys, values in memory]
+        layers = [CacheLayer(keys, values, position) for keys, values in cache]
+        cross = [CacheLayer(keys, values, None) for keys, values in memory]
         both = cache_utils.EncoderDecoderCache(cache_utils.Cache(layers=layers), cache_utils.Cache(layers=cross))
         both.is_updated = dict.fromkeys(range(len(cross)), True)
         hidden = memory[0][0].new_zeros((ids.shape[0], memory[0][0].shape[2], self.config.hidden_size))
