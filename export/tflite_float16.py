@@ -5,9 +5,11 @@ ai-edge-quantizer 0.10's float casting knows FULLY_CONNECTED, convolutions and E
 which holds the token table (the largest weight) of files that TensorFlow's converter writes, nor constants that are
 added.
 
-Of a table that only rows are read from, the rows are unpacked, not the table: unpacked, it would be in memory a second
-time as float32, for each signature (all-MiniLM-L6-v2 with five lengths took 369 MB, of which five tables of 47 MB).
-tflite-runtime 2.14 reads no rows of float16, so they are read as int16, and BITCAST says what they are.
+Of a table that only rows are read from, a file of several signatures unpacks the rows, not the table: unpacked, it
+would be in memory a second time as float32, for each signature (all-MiniLM-L6-v2 with five lengths took 369 MB, five
+tables of 47 MB among them). tflite-runtime 2.14 reads no rows of float16, so they are read as int16, and BITCAST says what
+they are. Compilers for NPUs take no BITCAST (OpenVINO refuses the whole file), and what is compiled has one
+signature: there the table is unpacked, once.
 """
 
 import math
@@ -47,7 +49,7 @@ def store_as_float16(source: Path, output: Path) -> None:
 
 def _compress_subgraph(model: Any, subgraph: Any, opcode: int) -> None:
     unpacked: dict[int, int] = {}
-    dequantizers, tables = [], _tables(model, subgraph)
+    dequantizers, tables = [], _tables(model, subgraph) if len(model.subgraphs) > 1 else {}
     for index in _compressible(model, subgraph):
         tensor = subgraph.tensors[index]
         _halve_buffer(model.buffers[tensor.buffer], tensor.name.decode())
