@@ -7,8 +7,8 @@ added.
 
 Of a table that only rows are read from, a file of several signatures unpacks the rows, not the table: unpacked, it
 would be in memory a second time as float32, for each signature (all-MiniLM-L6-v2 with five lengths took 369 MB, five
-tables of 47 MB among them). tflite-runtime 2.14 reads no rows of float16, so they are read as int16, and BITCAST says what
-they are. Compilers for NPUs take no BITCAST (OpenVINO refuses the whole file), and what is compiled has one
+tables of 47 MB among them). tflite-runtime 2.14 reads no rows of float16, so they are read as int16, and BITCAST says
+what they are. Compilers for NPUs take no BITCAST (OpenVINO refuses the whole file), and what is compiled has one
 signature: there the table is unpacked, once.
 """
 
