@@ -244,7 +244,7 @@ def test_from_texts_to_bundles_that_answer(edgekit: Edgekit, tmp_path: Path) -> 
     shown = edgekit("export", "tiny", "--target", "tflite,onnx", "--quantize", "none", "--json")
     assert shown.code == 0, shown.err
     assert "Sequence lengths of onnx: any, up to 32." in shown.err
-    assert "Sequence lengths of tflite: 16, 20, 32 (chosen for" in " ".join(shown.err.split())
+    assert "Sequence lengths of tflite: 17, 20, 32 (chosen for" in " ".join(shown.err.split())
     texts = ["open", "letterum deleteare", "a text of more than thirty-two bytes, all told"]
     expected = predict_texts(tmp_path / "tiny", texts)
     for row in shown.json():
@@ -258,7 +258,7 @@ def test_from_texts_to_bundles_that_answer(edgekit: Edgekit, tmp_path: Path) -> 
         call = [sys.executable, "-c", python_snippet(bundle.path)]  # as the bundle's README shows it
         assert "logits (1, 2) float32" in subprocess.run(call, cwd=bundle.path, capture_output=True, text=True).stdout
         shapes = {step.inputs["ids"].shape[1] for step in read_golden(bundle.golden_path).steps}
-        assert shapes == {16, 20, 32} if bundle.manifest.target == "tflite" else len(shapes) > 2
+        assert shapes == {17, 20, 32} if bundle.manifest.target == "tflite" else len(shapes) > 2
     assert {row["manifest"]["runtime"] for row in shown.json()} == {"litert-compiled", "onnxruntime"}
     shown = edgekit("predict", tmp_path / "bundles" / "tiny.tflite-none.edgekit", *texts, "--json")
     assert "edgekit: warning: 1 of 3 texts cut to 32 tokens" in shown.err
