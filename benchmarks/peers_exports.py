@@ -66,7 +66,7 @@ def export_ours(
         if not wanted:
             continue
         output = WORK / "exports" / model.name / f"edgekit-{target}"
-        if not (reuse and (output / KEPT).is_file()):
+        if not (reuse and _has_kept(output, wanted)):
             print(f"  exporting: edgekit, {target}", flush=True)
             shutil.rmtree(output, ignore_errors=True)
             source = texts.source if model is EMBEDDED else f"hf:{texts.source}"
@@ -102,6 +102,11 @@ def _edgekit_export(command: tuple[str | Path, ...], schemes: list[str]) -> dict
 def _keep(output: Path, kept: dict[str, Any]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     (output / KEPT).write_text(json.dumps(kept))
+
+
+def _has_kept(output: Path, wanted: list[str]) -> bool:
+    """Whether an earlier run made all that is wanted: `--check` makes one bundle alone."""
+    return (output / KEPT).is_file() and set(wanted) <= json.loads((output / KEPT).read_text()).keys()
 
 
 def _take(candidate: Candidate, kept: dict[str, Any]) -> None:
