@@ -222,7 +222,7 @@ def test_options_that_have_no_use_are_refused_by_name(workspace: Path, tmp_path:
     for argv, message in (
         ((generate, "--quantize", "int8"), "tflite does not offer int8 for models that write: the cache"),
         ((generate, "--rewrite", "gelu-tanh"), "--rewrite gelu-tanh is of the classifier's graph"),
-        ((generate, "--sequence-length", "8"), "a model that writes takes --prefill-length"),
+        ((generate, "--sequence-length", "8"), "a model to generate takes --prefill-length"),
         ((generate, "--prefill-length", "8,41"), "--prefill-length 41 is over the model's context of 40 tokens"),
         ((generate, "--target", "onnx", "--cache-dtype", "int8"), "onnx does not offer --cache-dtype int8"),
         (("--cache-dtype", "int8"), "--cache-dtype int8 is of models that write"),

@@ -39,7 +39,7 @@ def write_file(config: TransformerConfig, form: str, folder: Path, scheme: str =
 
 def form_signatures(config: TransformerConfig, form: str) -> tuple[Signature, ...]:
     """The signatures of a form."""
-    own = writer_signatures(config, (4,))
+    own = _own_signatures(config)
     if form == "growing":
         return growing_signatures(config)
     if form == "fixed":
@@ -47,8 +47,12 @@ def form_signatures(config: TransformerConfig, form: str) -> tuple[Signature, ..
     return stateful_signatures(own) if form == "stateful" else passed_signatures(own)
 
 
+def _own_signatures(config: TransformerConfig) -> tuple[Signature, ...]:
+    return writer_signatures(config, (4,) if config.task == "generate" else ())
+
+
 def _program(config: TransformerConfig, signatures: tuple[Signature, ...]) -> Program:
-    names = input_names(writer_signatures(config, (4,)))
+    names = input_names(_own_signatures(config))
     module = writers_torch.build_flat(config, random_weights(config, SEED), names)
     return Program(framework="torch", module=module, signatures=signatures)
 
