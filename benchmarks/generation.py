@@ -87,7 +87,7 @@ def measure_everything(options: argparse.Namespace) -> None:
     print(table)
     if not options.show:
         tables.save_result("generation", COMMAND, {"rows": rows, "copy_bytes_per_s": copy_bytes_per_s})
-        tables.put_in_readme("generation", table, note(rows, copy_bytes_per_s))
+        tables.put_in_readme("generation", table, note(rows, copy_bytes_per_s, options.turns))
 
 
 def row_of(
@@ -170,7 +170,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def note(rows: list[dict[str, Any]], copy_bytes_per_s: dict[int, float]) -> str:
+def note(rows: list[dict[str, Any]], copy_bytes_per_s: dict[int, float], turns: int) -> str:
     """What stands under the table."""
     copies = " and ".join(f"{rate / 1e9:.1f} GB/s" for rate in copy_bytes_per_s.values())
     gaps = [
@@ -182,7 +182,7 @@ def note(rows: list[dict[str, Any]], copy_bytes_per_s: dict[int, float]) -> str:
     shape = f"{models.CONFIG['num_layers']} layers, hidden size {models.CONFIG['hidden_size']}, 15.7 M random weights"
     return (
         f"Made by `{COMMAND}`: {shape} in Llama's shape, {PROMPT_TOKENS} tokens of prompt and {NEW_TOKENS} written "
-        f"greedily, {TURNS} turns of each in fresh processes. Bandwidth: bytes of the weights × tokens/s over a copy "
+        f"greedily, {turns} turns of each in fresh processes. Bandwidth: bytes of the weights × tokens/s over a copy "
         f"as measured ({copies} with one thread and two); caches of the processor may give more than memory. Same "
         "tokens: as transformers' float32; of random weights, quantized, few can be. LiteRT-LM tells only rates, by "
         "its own benchmark. Prefill: the prompt's tokens over the time to the first token. Peers of equal precision, "
