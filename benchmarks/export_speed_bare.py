@@ -43,7 +43,8 @@ def onnx(module: Any, lengths: list[int], folder: Path) -> None:
     free = {1: torch.export.Dim.DYNAMIC} if len(lengths) > 1 else None
     shapes = (free, free) if free else None
     torch.onnx.export(module, _inputs(lengths[-1]), str(file), dynamo=True, external_data=False, dynamic_shapes=shapes)
-    quant_pre_process(str(file), str(ready))
+    # onnxruntime 1.31 can't infer the shapes of a model whose length is free, and ends there unless told not to
+    quant_pre_process(str(file), str(ready), skip_symbolic_shape=free is not None)
     quantize_dynamic(str(ready), str(folder / "int8.onnx"))
 
 
