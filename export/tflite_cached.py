@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekit.export.tflite_edit import add_buffer, add_shape, add_tensor, kind_of, make_operator
+from edgekit.export.tflite_edit import (
+    add_buffer,
+    add_shape,
+    add_tensor,
+    drop_unread_operators,
+    kind_of,
+    make_operator,
+)
 
 _SELECT, _UPDATE, _RESHAPE = (
     schema.BuiltinOperator.SELECT_V2,
@@ -76,7 +83,7 @@ def _rewrite_updates(graph: _Graph, caches: set[int], position: int) -> None:
         given = int(operator.inputs[2])
         operators += [*made, make_operator(model, _UPDATE, [given, rows, start], list(operator.outputs))]
     subgraph.operators = operators
-    drop_unused_operators(subgraph)
+    drop_unread_operators(subgraph)
 
 
 class _NewRows(NamedTuple):
@@ -141,17 +148,6 @@ def _start(model: Any, subgraph: Any, position: int) -> tuple[int, list[Any]]:
     return start, [joined]
 
 
-def drop_unused_operators(subgraph: Any) -> None:
-    """Take out operators whose results nothing reads any more."""
-    wanted = {int(index) for index in subgraph.outputs}
-    kept: list[Any] = []
-    for operator in reversed(subgraph.operators):
-        if any(int(index) in wanted for index in operator.outputs):
-            kept.append(operator)
-            wanted |= {int(index) for index in operator.inputs}
-    subgraph.operators = kept[::-1]
-
-
 def read_as_it_lies(model: Any) -> None:
     """Let products of activations read the cache itself, not what was copied of it to be transposed or reshaped.
 
@@ -165,7 +161,7 @@ def read_as_it_lies(model: Any) -> None:
             product = kind_of(model, operator) == _PRODUCT
             operators += _direct_product(graph, operator) if product else [operator]
         subgraph.operators = operators
-        drop_unused_operators(subgraph)
+        drop_unread_operators(subgraph)
 
 
 def _direct_product(graph: _Graph, operator: Any) -> list[Any]:

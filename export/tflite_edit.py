@@ -64,6 +64,17 @@ def drop_unread_buffers(model: Any) -> None:
             buffer.data = None
 
 
+def drop_unread_operators(subgraph: Any) -> None:
+    """Take out operators whose results nothing reads any more."""
+    wanted = {int(index) for index in subgraph.outputs}
+    kept: list[Any] = []
+    for operator in reversed(subgraph.operators):
+        if any(int(index) in wanted for index in operator.outputs):
+            kept.append(operator)
+            wanted |= {int(index) for index in operator.inputs}
+    subgraph.operators = kept[::-1]
+
+
 def make_operator(model: Any, builtin: int, inputs: list[int], outputs: list[int]) -> Any:
     """An operator of a kind, for a subgraph's list."""
     operator = schema.OperatorT()

@@ -18,6 +18,7 @@ from edgekit.export.tflite_edit import (
     add_tensor,
     constant_of,
     drop_unread_buffers,
+    drop_unread_operators,
     kind_of,
     make_operator,
 )
@@ -41,7 +42,7 @@ def simplify(path: Path) -> None:
         graph = _Graph(model, subgraph)
         for rewrite in (_merge_additions, _narrow_masks, _keep_axes, _keep_batch):
             rewrite(graph)
-        graph.drop_unread()
+        drop_unread_operators(subgraph)
         _drop_tensors(model, place)
         if place:
             _shorten_names(subgraph, place)
@@ -120,15 +121,6 @@ class _Graph:
         """Let all that read one tensor read another."""
         for operator in self.readers(old):
             operator.inputs = [new if int(index) == old else int(index) for index in operator.inputs]
-
-    def drop_unread(self) -> None:
-        """Leave out the operators that nothing reads."""
-        while True:
-            read = {int(i) for op in self.subgraph.operators for i in op.inputs} | set(map(int, self.subgraph.outputs))
-            kept = [op for op in self.subgraph.operators if any(int(i) in read for i in op.outputs)]
-            if len(kept) == len(self.subgraph.operators):
-                return
-            self.subgraph.operators = kept
 
 
 def _merge_additions(graph: _Graph) -> None:

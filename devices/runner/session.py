@@ -14,6 +14,8 @@ from .failures import RunError
 from .steps import Arrays
 
 _PAST, _PRESENT = "past_key_values", "present"
+#: the inputs of a signature that are ids of tokens, by the form of its cache: of fixed length, or growing
+IDS = ("ids", "input_ids")
 #: the axis of a cache that grows with the text, or is as long as the longest text: [batch, heads, length, head size]
 LENGTH_AXIS = 2
 

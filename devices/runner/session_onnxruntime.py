@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from .backend import Backend
-from .session import LENGTH_AXIS, Session, State, first_shape, longest_text
+from .session import IDS, LENGTH_AXIS, Session, State, first_shape, longest_text
 from .steps import Arrays
 
 #: in the metadata of a file whose cache may be one buffer before and after a call; export writes it
 IN_PLACE = "edgekit.cache-in-place"
-_IDS = ("ids", "input_ids")
 #: a buffer that grows has room for at least so many tokens more
 _SPARE = 32
 
@@ -107,7 +106,7 @@ class InPlaceSession(Session):
         self._session, self._value_of = session, runtime.OrtValue.ortvalue_from_numpy
         ((signature, known),) = backend.signatures.items()
         self._past, self._present = self.names[signature]
-        self._ids = next(name for name in _IDS if name in known.inputs)
+        self._ids = next(name for name in IDS if name in known.inputs)
         self._outputs = {name: port for name, port in known.outputs.items() if name not in self._present.values()}
         self._longest = longest_text(self.states)
 

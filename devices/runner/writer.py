@@ -12,10 +12,9 @@ import numpy as np
 
 from .backend import Backend, Signature
 from .failures import RunError, first_line
-from .session import Session, State, longest_text, open_session, past_names, present_names
+from .session import IDS, Session, State, longest_text, open_session, past_names, present_names
 from .steps import Arrays
 
-_IDS = ("ids", "input_ids")
 #: ids and mask of an encoder, and what a decoder calls the latter
 _SOURCE = (("source_ids", "source_mask"), ("input_ids", "attention_mask"))
 _SOURCE_MASKS = ("source_mask", "encoder_attention_mask")
@@ -49,7 +48,7 @@ class Writer:
         self._signatures = backend.signatures
         self._inputs = {name: _own_inputs(known) for name, known in self._signatures.items()}
         self._decode = self._find_decode()
-        self._ids = next(name for name in _IDS if name in self._signatures[self._decode].inputs)
+        self._ids = next(name for name in IDS if name in self._signatures[self._decode].inputs)
         self._prefill = self._find_prefill()
         self._encoders = _encoders(self._signatures)
         self.longest = longest_text(self.session.states) or context
@@ -166,7 +165,7 @@ class Writer:
 
     def _find_decode(self) -> str:
         for name, known in self._signatures.items():
-            if "logits" in known.outputs and any(ids in known.inputs for ids in _IDS) and past_names(known):
+            if "logits" in known.outputs and any(ids in known.inputs for ids in IDS) and past_names(known):
                 return name
         known_names = ", ".join(sorted(filter(None, self._signatures))) or "an unnamed one"
         raise RunError(
@@ -220,7 +219,7 @@ def _value(name: str, ids: list[int], count: int) -> Any:
 
     Raises RunError for an input that the loop does not know.
     """
-    if name in _IDS:
+    if name in IDS:
         return [ids]
     if name == "position":
         return [count]

@@ -15,8 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 
-from edgekit.export.tflite_cached import drop_unused_operators
-from edgekit.export.tflite_edit import add_tensor, kind_of, make_operator
+from edgekit.export.tflite_edit import add_tensor, drop_unread_operators, kind_of, make_operator
 from edgekit.export.tflite_writer import serialize
 from edgekit.proof.golden import Arrays, Step
 from edgekit.proof.writing import Prompt
@@ -43,7 +42,7 @@ def quantize_cache(source: Path, output: Path, texts: Sequence[Prompt]) -> None:
         for made in after:
             operators = _written_packed(model, subgraph, operators, made)
         subgraph.operators = operators
-        drop_unused_operators(subgraph)
+        drop_unread_operators(subgraph)
     output.write_bytes(serialize(model))
 
 
