@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from edgekit.sources.writers_onnx import IN_PLACE
 
-_ATTENTION, _ROTATION, _MICROSOFT = "GroupQueryAttention", "RotaryEmbedding", "com.microsoft"
+_ATTENTION, _MICROSOFT = "GroupQueryAttention", "com.microsoft"
 _PAST, _PRESENT, _SOURCE = "past_key_values", "present", ".encoder."
 _ELEMENTWISE = frozenset({"Add", "Mul", "Div", "Pow", "Sqrt", "Sigmoid", "Gelu", "Relu"})
 
@@ -141,18 +141,16 @@ class _Product(NamedTuple):
 
 
 def pack_projections(model: Any) -> None:
-    """Make queries, keys and values one product where an attention reads those of one tensor, turned or not."""
+    """Make queries, keys and values one product where an attention reads those of one tensor."""
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     readers, makers = _readers(graph), {output: node for node in graph.node for output in node.output}
     for attention in [node for node in graph.node if node.op_type == _ATTENTION]:
-        turns = [makers[name] for name in attention.input[:2] if makers[name].op_type == _ROTATION]
-        names = [turn.input[0] for turn in turns] if len(turns) == 2 else list(attention.input[:2])
-        names.append(attention.input[2])
+        names = list(attention.input[:3])
         products = [product for name in names if (product := _product(name, makers, constants)) is not None]
         alone = all(len(readers[name]) == 1 for name in names)
         if alone and len(products) == 3 and len({product.like for product in products}) == 1:
-            _pack(products, attention, graph, constants, split=bool(turns))
+            _pack(products, attention, graph, constants)
 
 
 def _product(name: str, makers: Mapping[str, Any], constants: Mapping[str, Any]) -> _Product | None:
@@ -168,22 +166,15 @@ def _product(name: str, makers: Mapping[str, Any], constants: Mapping[str, Any])
     return _Product(node.input[0], node.input[1], bias, (node, *nodes), name)
 
 
-def _pack(products: Sequence[_Product], attention: Any, graph: Any, constants: dict[str, Any], *, split: bool) -> None:
-    """Put the packed product in the place of the first; the attention reads it, or what it is `split` in."""
+def _pack(products: Sequence[_Product], attention: Any, graph: Any, constants: dict[str, Any]) -> None:
+    """Put the packed product in the place of the first; the attention reads it."""
     name = f"{attention.output[0]}_packed"
     matrix = _joined([product.matrix for product in products], graph, constants)
     made = [helper.make_node("MatMul", [products[0].read, matrix], [name], name=name)]
     if products[0].bias:
         bias = _joined([product.bias for product in products], graph, constants)
         made.append(helper.make_node("Add", [name, bias], [f"{name}_shifted"], name=f"{name}_shifted"))
-    (last,) = made[-1].output
-    if split:
-        sizes = numpy_helper.from_array(np.array([constants[p.matrix].dims[1] for p in products]), f"{name}_sizes")
-        graph.initializer.append(sizes)
-        outputs = [product.output for product in products]
-        made.append(helper.make_node("Split", [last, sizes.name], outputs, name=f"{name}_split", axis=-1))
-    else:
-        attention.input[:3] = [last, "", ""]
+    attention.input[:3] = [made[-1].output[0], "", ""]
     place = next(index for index, node in enumerate(graph.node) if node.output[0] == products[0].nodes[0].output[0])
     for node in (node for product in products for node in product.nodes):
         graph.node.remove(node)
