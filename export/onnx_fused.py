@@ -19,8 +19,8 @@ from edgekit.program import Program
 from edgekit.sources.writers_torch import FlatDecoder, FlatEncoderDecoder
 
 _ATTENTION = "com.microsoft::GroupQueryAttention"
-#: the size of a head is a multiple of this in ONNX Runtime 1.31's operator
-HEAD = 8
+#: the size of a head is a multiple of this in ONNX Runtime 1.31's operator; of the other where it turns heads
+HEAD, TURNED_HEAD = 8, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def fused(program: Program) -> Program:
 
 
 def _fits(model: Decoder | EncoderDecoder) -> bool:
-    return model.config.head_dim % HEAD == 0
+    return model.config.head_dim % (TURNED_HEAD if model.config.positions == "rotary" else HEAD) == 0
 
 
 def attend(
