@@ -19,6 +19,7 @@ from edgekit.export.tflite_edit import (
     add_tensor,
     constant_of,
     drop_unread_buffers,
+    drop_unread_codes,
     drop_unread_operators,
     make_operator,
 )
@@ -44,6 +45,7 @@ def simplify(path: Path) -> None:
         _drop_tensors(model, place)
         _shorten_names(subgraph, place)
     drop_unread_buffers(model)
+    drop_unread_codes(model)
     write_model(path, model)
 
 

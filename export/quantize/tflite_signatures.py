@@ -14,7 +14,7 @@ from edgekit.errors import ExportError
 from edgekit.export.lengths import cut_step
 from edgekit.export.quantize.tflite_prefixes import share_prefixes
 from edgekit.export.quantize.tflite_rows import scale_rows_apart
-from edgekit.export.tflite_edit import drop_unread_buffers
+from edgekit.export.tflite_edit import drop_unread_buffers, drop_unread_codes
 from edgekit.export.tflite_writer import write_model
 from edgekit.proof.golden import Step
 
@@ -59,6 +59,7 @@ def share_parts(path: Path) -> None:
     scale_rows_apart(model)
     share_prefixes(model)
     drop_unread_buffers(model)
+    drop_unread_codes(model)
     first, *others = model.subgraphs
     for subgraph in others:
         for own, tensor in zip(first.tensors, subgraph.tensors, strict=False):
