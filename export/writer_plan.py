@@ -5,7 +5,6 @@ from typing import Literal, Protocol
 
 from edgekit.export.recipes import Recipe
 from edgekit.export.schemes import CALIBRATED
-from edgekit.model.config import TransformerConfig
 from edgekit.program import Framework, ModelTask
 from edgekit.sources.writers import SHORTEST
 
@@ -72,7 +71,7 @@ def refuse_cache(target: str, cache_dtype: CacheDtype, *, writes: bool) -> str |
 
 def refuse_source_lengths(lengths: Sequence[int], config: Limits, targets: Sequence[str]) -> str | None:
     """Why a model to translate can't read source texts of these lengths beside its longest; None where it can."""
-    if not lengths:
+    if not lengths or tuple(lengths) == (config.max_length,):
         return None
     if "coreml" in targets or "all" in targets:
         return (
@@ -84,7 +83,7 @@ def refuse_source_lengths(lengths: Sequence[int], config: Limits, targets: Seque
     return None
 
 
-def refuse_prefill(lengths: Sequence[int], config: TransformerConfig) -> str | None:
+def refuse_prefill(lengths: Sequence[int], config: Limits) -> str | None:
     """Why a model can't be given these prefill lengths (ascending); None where it can."""
     if not lengths:
         return None

@@ -75,6 +75,14 @@ def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS, *, cache: Ca
     )
 
 
+def validation_sources(checkpoint: Checkpoint, *, cache: Cache | None = None) -> tuple[str, ...]:
+    """The source texts of the validation part of a translator's data, each once.
+
+    Raises DataError where the data can't be read again, MissingExtraError for want of what reads it.
+    """
+    return tuple(dict.fromkeys(pair.source for pair in _parts(checkpoint, cache)[1]))
+
+
 def choose_cache_texts(
     checkpoint: Checkpoint, count: int = CACHE_TEXTS, *, cache: Cache | None = None
 ) -> WrittenSamples:
