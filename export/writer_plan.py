@@ -49,10 +49,13 @@ def refuse_writer(
     return None
 
 
-def refuse_route(config: Limits, target: str, route: Framework, kv_cache: KvCache) -> str | None:
-    """Why a model that writes can't go to a target through this framework."""
-    if target == "coreml" and route != "torch":
-        return "coreml takes models that write through torch: coremltools makes states of buffers; leave out --via"
+def refuse_route(config: Limits, target: str, route: Framework, kv_cache: KvCache, system: str | None) -> str | None:
+    """Why a model that writes can't go to a target through this framework; `system` is the oldest asked for."""
+    if target == "coreml" and route != "torch" and system == "iOS18":
+        return (
+            "coremltools makes states, which packages for iOS18 keep the cache in, of PyTorch's buffers alone: leave "
+            "out --via, or say --minimum-deployment-target iOS17 for a package that takes the cache as inputs"
+        )
     if target == "onnx" and route != "torch" and kv_cache == "dynamic":
         return "onnx has a cache that grows through torch alone: leave out --via, or say --kv-cache static"
     if target == "onnx" and route != "torch" and config.task == "translate":
