@@ -210,12 +210,15 @@ def _prepare(job: Job) -> JobResult:
 
 def _score(job: Job) -> JobResult:
     from edgekit.export.quantize.scores import Scorer, score_candidates
+    from edgekit.export.quantize.writer_scores import WriterScorer
 
-    scorer = Scorer(
+    checkpoint, target = load_checkpoint(Path(_source(job).path)), TARGETS[str(job.target)]
+    writes = checkpoint.config.task != "classify"
+    scorer = (WriterScorer if writes else Scorer)(
         Path(str(job.input)),
-        str(job.target),
-        TARGETS[str(job.target)].runtime,
-        load_checkpoint(Path(_source(job).path)),
+        target.name,
+        target.shared_runtime if writes else target.runtime,
+        checkpoint,
         Path(str(job.steps)),
         Path(job.calibration) if job.calibration else None,
     )

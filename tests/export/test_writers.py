@@ -243,7 +243,12 @@ def test_classifying_verbs_refuse_by_name(workspace: Path, tmp_path: Path) -> No
     bundle = bundle_of(workspace, "translate").path
     refuses("predict", bundle, "x", cwd=tmp_path, message="writes texts, it gives no labels: use `edgekit translate`")
     refuses("predict", workspace / "generate", "x", cwd=tmp_path, message="use `edgekit generate`")
-    refuses("sensitivity", workspace / "generate", cwd=tmp_path, message="takes classifiers only so far")
+    refuses("search", workspace / "generate", "--max-drop", "1", cwd=tmp_path, message="takes classifiers only so far")
+    for options, message in (
+        (("--target", "onnx", "--quantize", "int8-dynamic"), "quantized by module in tflite alone"),
+        (("--quantize", "int8"), "tflite does not offer int8 for models that write"),
+    ):
+        refuses("sensitivity", workspace / "generate", *options, cwd=tmp_path, message=message)
     refuses("compile", bundle, "--for", "qnn:SM8650", cwd=tmp_path, message="compiles files of classifiers only")
     with pytest.raises(RefusedError, match="--bisect takes classifiers only"):
         bisect_bundle(open_bundle(bundle), 1e-5)
