@@ -59,9 +59,13 @@ def train(name: str, options: Sequence[str]) -> Path:
 
 
 def export(checkpoint: Path, target: str, schemes: Sequence[str]) -> list[dict[str, Any]]:
-    """Export to a target in these schemes, tried on 200 strings, all held-out ones among them; a row for each."""
+    """Export to a target in these schemes, source texts padded to the longest; a row for each.
+
+    Each is tried on 200 strings, all held-out ones among them.
+    """
     options = ("--target", target, "--quantize", ",".join(schemes), "--eval-samples", "200", "--force")
-    outcomes = tables.edgekit("export", checkpoint, *options, "-o", tables.WORK / f"{checkpoint.name}-{target}")
+    output = tables.WORK / f"{checkpoint.name}-{target}"
+    outcomes = tables.edgekit("export", checkpoint, *tables.one_length(checkpoint), *options, "-o", output)
     return [row_of(outcome) for outcome in outcomes]
 
 
@@ -95,9 +99,9 @@ def put_table(rows: list[dict[str, Any]]) -> None:
     note = (
         f"Made by `{COMMAND}`: the model of `{trained}`, whose own chrF is {reference.chrf:.1f} on "
         f"{written['samples']} held-out strings (it has learned from under 1,000), and which keeps the placeholders of "
-        f"{kept} of the {those} that have any. Each file translated {written['prompts']} strings greedily; tokens are "
-        "the source model's where they stand at the same place of the same text. Core ML files were evaluated on Linux "
-        "by edgekit, not on Apple hardware."
+        f"{kept} of the {those} that have any. Each file, of one length of source texts, translated "
+        f"{written['prompts']} strings greedily; tokens are the source model's where they stand at the same place of "
+        "the same text. Core ML files were evaluated on Linux by edgekit, not on Apple hardware."
     )
     tables.put_in_readme("translation", markdown_table(HEADERS, [as_cells(row) for row in rows]), note)
 

@@ -8,7 +8,7 @@ from edgekit.bundle import TOKENIZER
 from edgekit.cache import Cache
 from edgekit.errors import BundleError, RefusedError
 from edgekit.export.asked import ForeignModel
-from edgekit.export.lengths import LengthChoice, lengths_for
+from edgekit.export.lengths import MOST, MOST_SOURCES, LengthChoice, lengths_for
 from edgekit.export.prepare import Texts
 from edgekit.export.quantize.calibration import DEFAULT_SAMPLES
 from edgekit.export.subjects import ForeignSubject, HubWriterSubject
@@ -110,8 +110,12 @@ def _open_hub(reference: str, task: str | None, lengths: tuple[int, ...], texts:
         raise RefusedError(f"say what {reference} is for: --task {', '.join(TASKS)}")
     folder = find_hub_folder(reference, trust_remote_code=options["trust_remote_code"])
     source = hub_source(folder, task, length=lengths[-1] if lengths else None, **options)
-    if len(lengths) > 1 and not gives_one_vector(source):
-        raise RefusedError(f"several --sequence-length are offered for one answer by text, not for {task}: give one")
+    several_by_text = gives_one_vector(source) or HUB_WRITERS.get(source.task) == "translate"
+    if len(lengths) > 1 and not several_by_text:
+        raise RefusedError(
+            "several --sequence-length are offered for one answer by text and for source texts to translate, not for "
+            f"{task}: give one"
+        )
     kind = HubWriterSubject if source.task in HUB_WRITERS else ForeignSubject
     subject = kind(
         name=folder.name,
@@ -129,7 +133,7 @@ def _open_hub(reference: str, task: str | None, lengths: tuple[int, ...], texts:
         any_length=folder.config["model_type"] not in _NEIGHBOURS,
     )
     several = lengths if len(lengths) > 1 else ()
-    return Foreign(subject=subject, model=model, lengths=several, by_default=not lengths and gives_one_vector(source))
+    return Foreign(subject=subject, model=model, lengths=several, by_default=not lengths and several_by_text)
 
 
 def gives_one_vector(source: SourceRef) -> bool:
@@ -146,7 +150,7 @@ def hub_lengths(foreign: Foreign) -> LengthChoice:
         return LengthChoice(lengths=(longest,), reason=f"its texts' own lengths are not known: {error}")
     _, mask = tokenizer.encode_padded(texts.samples, longest)
     tokens = [count for count in mask.sum(axis=1).tolist() if count]
-    return lengths_for(tokens, longest, "sample texts")
+    return lengths_for(tokens, longest, "sample texts", MOST_SOURCES if foreign.model.task == "translate" else MOST)
 
 
 def _choose_texts(choice: TextChoice) -> Texts:

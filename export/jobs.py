@@ -47,8 +47,9 @@ class Job(_Record):
 
     Paths are absolute. `calibration` are steps of real text for schemes that quantize activations with fixed ranges;
     `length` is the number of tokens of the program's inputs (None: the model's longest); `signatures` are those to
-    convert (none: the program's own); `rewrites` are done to it before it is converted; `coreml` is what is asked of a
-    Core ML package.
+    convert (none: the program's own); of a foreign model that writes, `lengths` are those of the signatures that read
+    several tokens of a prompt, or a source text, at once (none: the default); `rewrites` are done to it before it is
+    converted; `coreml` is what is asked of a Core ML package.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -63,6 +64,7 @@ class Job(_Record):
     output: str
     result: str
     length: int | None = Field(default=None, ge=1)
+    lengths: tuple[int, ...] = ()
     signatures: tuple[Signature, ...] = ()
     steps: str | None = None
     texts: str | None = None

@@ -160,10 +160,12 @@ def _write_texts(job: Job) -> JobResult:
     from edgekit.proof.golden_texts import GoldenTexts, pack_texts, unpack_texts
     from edgekit.proof.in_framework import ProgramBackend, run_backend
     from edgekit.proof.written import write_reference
+    from edgekit.sources.writers import without_shorter, writer_signatures
 
     program = open_source(_source(job))
-    if job.signatures:
-        program = replace(program, signatures=job.signatures)
+    signatures = job.signatures or (writer_signatures(program.module.model.config, job.lengths) if job.lengths else ())
+    if signatures:
+        program = replace(program, signatures=signatures)
     if job.texts is not None:
         from edgekit.export.prepare_writer import prepare_writer
 
@@ -173,7 +175,8 @@ def _write_texts(job: Job) -> JobResult:
     if texts is None:
         raise RefusedError(f"{job.steps} has no texts to write after")
     call = program_runner(program)
-    written, loss = write_reference(run_backend(ProgramBackend(program, call), Path(_source(job).path).name), texts)
+    plain = replace(program, signatures=without_shorter(program.signatures))  # files' short ones are held to its text
+    written, loss = write_reference(run_backend(ProgramBackend(plain, call), Path(_source(job).path).name), texts)
     steps = writer_steps(program.signatures, texts.scored or texts.prompts, call)
     packed = pack_texts(replace(texts, written=written, loss=loss))
     output = Path(job.output)
@@ -207,12 +210,15 @@ def _prepare(job: Job) -> JobResult:
 
 def _score(job: Job) -> JobResult:
     from edgekit.export.quantize.scores import Scorer, score_candidates
+    from edgekit.export.quantize.writer_scores import WriterScorer
 
-    scorer = Scorer(
+    checkpoint, target = load_checkpoint(Path(_source(job).path)), TARGETS[str(job.target)]
+    writes = checkpoint.config.task != "classify"
+    scorer = (WriterScorer if writes else Scorer)(
         Path(str(job.input)),
-        str(job.target),
-        TARGETS[str(job.target)].runtime,
-        load_checkpoint(Path(_source(job).path)),
+        target.name,
+        target.shared_runtime if writes else target.runtime,
+        checkpoint,
         Path(str(job.steps)),
         Path(job.calibration) if job.calibration else None,
     )

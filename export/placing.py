@@ -17,7 +17,8 @@ def place_golden(plan: PlannedExport, golden: Path, output: Path, signatures: Se
     """Write the golden steps as the plan's file takes them: its mask, or the lengths that it has, if several."""
     if plan.writes and plan.target.name in ("onnx", "coreml"):
         own = read_golden(golden)
-        write_golden(output, replace(own, steps=fit_writer_steps(own.steps, signatures)))
+        steps = fit_writer_steps(own.steps, signatures)
+        write_golden(output, replace(own, steps=steps, labels=own.labels[: len(steps)]))  # none is known of a text
     elif plan.cache_dtype == "int8":
         from edgekit.export.quantize.tflite_cache import fit_int8_steps
 

@@ -166,7 +166,7 @@ def _plan_file(model_name: str, asked: AskedFile, output: Path, *, force: bool) 
         kv_cache=asked.kv_cache,
         cache_dtype=asked.cache_dtype,
         problem=find_problem(asked, path, force=force),
-        coreml=_coreml_options(asked.coreml, writes=asked.writes) if target.name == "coreml" else None,
+        coreml=_coreml_options(asked) if target.name == "coreml" else None,
         rewrites=asked.rewrites,
         lengths=(1, config.max_length) if any_length and not asked.writes else _taken(asked),
     )
@@ -178,11 +178,14 @@ def _cache_part(kv_cache: KvCache, cache_dtype: CacheDtype = "float32") -> tuple
     return form if cache_dtype == "float32" else (*form, f"{cache_dtype}-cache")
 
 
-def _coreml_options(coreml: CoremlOptions, *, writes: bool) -> CoremlOptions:
-    """The options; for a model that writes, of the first system that keeps states unless an older one is asked for."""
-    if not writes or coreml.minimum_deployment_target:
-        return coreml
-    return coreml.model_copy(update={"minimum_deployment_target": "iOS18"})
+def _coreml_options(asked: AskedFile) -> CoremlOptions:
+    """The options; for a model that writes, of the first system that keeps states unless an older one is asked for.
+
+    coremltools 9.0 makes states of PyTorch's buffers alone: through TensorFlow the cache is passed.
+    """
+    if not asked.writes or asked.coreml.minimum_deployment_target or asked.route != "torch":
+        return asked.coreml
+    return asked.coreml.model_copy(update={"minimum_deployment_target": "iOS18"})
 
 
 def _scheme_or_recipe(name: str) -> str | Recipe:

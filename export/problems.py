@@ -36,7 +36,7 @@ def _refuse_writing(asked: AskedFile) -> str | None:
         return None
     config, name, lengths = asked.config, asked.target.name, asked.coreml.sequence_lengths or asked.lengths
     refused = refuse_writer(config, name, asked.scheme, asked.rewrites, lengths)
-    return refused or refuse_route(config, name, asked.route, asked.kv_cache)
+    return refused or refuse_route(config, name, asked.route, asked.kv_cache, asked.coreml.minimum_deployment_target)
 
 
 def _refuse_coreml(asked: AskedFile) -> str | None:

@@ -264,7 +264,11 @@ class ForeignSubject:
 
 @dataclass(frozen=True, kw_only=True)
 class HubWriterSubject:
-    """A model of transformers that writes, tried on the beginnings of `texts`, or on their translation."""
+    """A model of transformers that writes, tried on the beginnings of `texts`, or on their translation.
+
+    `prefill_lengths` are those of its files' signatures for several tokens of a prompt, or of a source text, ascending
+    (none: the default).
+    """
 
     name: str
     task: Task
@@ -272,6 +276,7 @@ class HubWriterSubject:
     sources: Mapping[Framework, SourceRef]
     texts: Texts
     labels: tuple[str, ...] = ()
+    prefill_lengths: tuple[int, ...] = ()
 
     def signatures(self, plan: PlannedExport, reference: Reference | None) -> tuple[Signature, ...] | None:
         """Those of the plan's file, when the source has run."""
@@ -285,8 +290,8 @@ class HubWriterSubject:
         path, folder = scratch / "texts.json", scratch / "prepared"
         path.write_text(self.texts.model_dump_json(), encoding="utf-8")
         folder.mkdir()
-        output = str(folder / bundles.GOLDEN)
-        return {"op": "write", "source": self.sources[self.framework], "texts": str(path), "output": output}
+        named = {"source": self.sources[self.framework], "lengths": self.prefill_lengths}
+        return {"op": "write", "texts": str(path), "output": str(folder / bundles.GOLDEN)} | named
 
     def read(self, scratch: Path) -> Reference:
         """What the worker found when it ran the source."""

@@ -10,7 +10,7 @@ from edgekit.export.plan import PlannedExport
 from edgekit.program import PAST, Signature, TensorSpec
 from edgekit.proof.golden import Arrays, Step
 from edgekit.sources.checkpoint import SIGNATURE
-from edgekit.sources.writers import DECODE, ENCODE, PREFILL, WriterShape
+from edgekit.sources.writers import DECODE, PREFILL, WriterShape, without_shorter
 from edgekit.sources.writers_coreml import coreml_name, passed_signatures, stateful_signatures
 from edgekit.sources.writers_onnx import fixed_signatures, growing_signatures
 
@@ -22,7 +22,7 @@ _PAST, _PRESENT, _SOURCE = "past_key_values", "present", ".encoder."
 def target_signatures(plan: PlannedExport, config: WriterShape, own: Sequence[Signature]) -> tuple[Signature, ...]:
     """The signatures of a plan's file; `own` are those of the program with a cache of fixed size."""
     if plan.target.name != "tflite":
-        own = [each for each in own if not each.name.startswith(f"{ENCODE}_")]
+        own = without_shorter(own)
     if plan.target.name == "onnx":
         return growing_signatures(config) if plan.kv_cache == "dynamic" else fixed_signatures(own, plan.route)
     if plan.cache_dtype == "int8":

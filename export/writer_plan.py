@@ -5,7 +5,6 @@ from typing import Literal, Protocol
 
 from edgekit.export.recipes import Recipe
 from edgekit.export.schemes import CALIBRATED
-from edgekit.model.config import TransformerConfig
 from edgekit.program import Framework, ModelTask
 from edgekit.sources.writers import SHORTEST
 
@@ -50,10 +49,13 @@ def refuse_writer(
     return None
 
 
-def refuse_route(config: Limits, target: str, route: Framework, kv_cache: KvCache) -> str | None:
-    """Why a model that writes can't go to a target through this framework."""
-    if target == "coreml" and route != "torch":
-        return "coreml takes models that write through torch: coremltools makes states of buffers; leave out --via"
+def refuse_route(config: Limits, target: str, route: Framework, kv_cache: KvCache, system: str | None) -> str | None:
+    """Why a model that writes can't go to a target through this framework; `system` is the oldest asked for."""
+    if target == "coreml" and route != "torch" and system == "iOS18":
+        return (
+            "coremltools makes states, which packages for iOS18 keep the cache in, of PyTorch's buffers alone: leave "
+            "out --via, or say --minimum-deployment-target iOS17 for a package that takes the cache as inputs"
+        )
     if target == "onnx" and route != "torch" and kv_cache == "dynamic":
         return "onnx has a cache that grows through torch alone: leave out --via, or say --kv-cache static"
     if target == "onnx" and route != "torch" and config.task == "translate":
@@ -72,7 +74,7 @@ def refuse_cache(target: str, cache_dtype: CacheDtype, *, writes: bool) -> str |
 
 def refuse_source_lengths(lengths: Sequence[int], config: Limits, targets: Sequence[str]) -> str | None:
     """Why a model to translate can't read source texts of these lengths beside its longest; None where it can."""
-    if not lengths:
+    if not lengths or tuple(lengths) == (config.max_length,):
         return None
     if "coreml" in targets or "all" in targets:
         return (
@@ -84,7 +86,7 @@ def refuse_source_lengths(lengths: Sequence[int], config: Limits, targets: Seque
     return None
 
 
-def refuse_prefill(lengths: Sequence[int], config: TransformerConfig) -> str | None:
+def refuse_prefill(lengths: Sequence[int], config: Limits) -> str | None:
     """Why a model can't be given these prefill lengths (ascending); None where it can."""
     if not lengths:
         return None

@@ -18,6 +18,7 @@ from .backend import Backend, Call, Port, Signature
 from .failures import AcceleratorError, RunError
 from .job import RunnerJob
 from .litert_library import CPU, GPU, is_accelerated
+from .memory import drop_pages
 from .steps import Arrays
 
 ACCELERATORS = {"litert-compiled": ("cpu", "gpu"), "litert-openvino": ("cpu", "npu")}
@@ -67,6 +68,7 @@ class CompiledBackend(Backend):
         if job.accelerator == "cpu" and job.xnnpack:
             weights, self.cache = use_cache(job.cache)
         self._model = _compile(runtime, job, weights)
+        drop_pages(job.model)
         self._buffers: dict[str, tuple[Arrays, Arrays]] = {}
         self.signatures = {
             name: Signature(

@@ -140,6 +140,7 @@ def _modules(
     checkpoint: "Checkpoint | None", times: "ModuleTimes", target: str, quantize: list[str], eval_samples: str
 ) -> "ModulesPart | None":
     """The checkpoint by module, with the sweep of `edgekit sensitivity` (what it finished is read, not done again)."""
+    from edgekit.checkpoint import check_classifier
     from edgekit.cli.sweeps import SweepProgress, open_sweep
     from edgekit.errors import DataError
     from edgekit.export.diagnosis.modules import diagnose_modules
@@ -152,9 +153,10 @@ def _modules(
     schemes = [check_scheme(name) for name in split_list(quantize)] or list(_DEFAULTS.get(target, ()))
     for scheme in schemes:
         check_by_module(scheme, target)
+    check_classifier(checkpoint, "trying schemes module by module")
     try:
         sweep = open_sweep(
-            checkpoint.path,
+            checkpoint,
             target,
             schemes=schemes,
             eval_samples=eval_samples,

@@ -15,11 +15,13 @@ from edgekit.cli.options import grouped
 if TYPE_CHECKING:
     from edgekit.cache import Cache
     from edgekit.checkpoint import Checkpoint
+    from edgekit.export.asked import ForeignModel
     from edgekit.export.coreml_options import CoremlOptions
     from edgekit.export.foreign import Foreign
     from edgekit.export.pipeline import Outcome
     from edgekit.export.plan import PlannedExport
     from edgekit.export.quantize.calibration import Calibration
+    from edgekit.model.config import TransformerConfig
 
 
 @grouped
@@ -88,6 +90,7 @@ def run_export(
 
         edgekit export mypackage.models:make_encoder --input ids:int32[1,128] --target tflite
     """
+    from edgekit.cli.export_lengths import check_prefill, choose_lengths, source_lengths
     from edgekit.cli.measuring import parse_lengths
     from edgekit.cli.output import print_json
 
@@ -95,13 +98,15 @@ def run_export(
     prefill = parse_lengths(form.prefill_length or [], "--prefill-length")
     cache = cached.open()
     model = _open_model(source, foreign, calibration, lengths, eval_samples=eval_samples, cache=cache)
-    _check_prefill(prefill, model.checkpoint)
-    if model.checkpoint is not None and model.checkpoint.config.task == "translate":
-        prefill, model = _source_lengths(lengths, model.checkpoint, targets), replace(model, lengths=())
+    check_prefill(prefill, model.shape)
+    translates = model.shape.task == "translate"
+    if translates:
+        prefill, model = source_lengths(model.lengths, model.shape, targets), replace(model, lengths=())
     plan = _planner(model, targets, form, output=output, force=force)
     plans = plan(lengths=model.lengths)
     if model.takes_chosen_lengths and not dry_run and not any(each.problem for each in plans):
-        plans = plan(lengths=_choose_lengths(model.source, plans, model.samples, cache))
+        chosen = choose_lengths(model.source, plans, model.samples, cache)
+        prefill, plans = (chosen[:-1], plans) if translates else ((), plan(lengths=chosen))
     if dry_run:
         show_plans(plans, as_json=as_json)
         raise typer.Exit(code=1 if any(plan.problem for plan in plans) else 0)
@@ -131,9 +136,16 @@ class _Model:
         return self.source if isinstance(self.source, Checkpoint) else None
 
     @property
+    def shape(self) -> "TransformerConfig | ForeignModel":
+        """What a plan must know of it."""
+        from edgekit.checkpoint import Checkpoint
+
+        return self.source.config if isinstance(self.source, Checkpoint) else self.source.model
+
+    @property
     def takes_chosen_lengths(self) -> bool:
-        """Whether its lengths are for edgekit to choose: those of a model that writes are others."""
-        return self.by_default and (self.checkpoint is None or self.checkpoint.config.task == "classify")
+        """Whether its lengths are for edgekit to choose: those of a model to generate are others."""
+        return self.by_default and self.shape.task != "generate"
 
 
 def _open_model(
@@ -176,12 +188,11 @@ def _planner(
     from edgekit.export.plan import plan_exports
 
     source, own = model.source, model.checkpoint
-    name, shape = (source.subject.name, source.model) if isinstance(source, Foreign) else (source.name, source.config)
     lengths = () if own and model.lengths == (own.config.max_length,) else model.lengths
     return partial(
         plan_exports,
-        name,
-        shape,
+        source.subject.name if isinstance(source, Foreign) else source.name,
+        model.shape,
         targets=split_list(targets.target or ["tflite"]),
         schemes=split_list(targets.quantize or ["none"]),
         via=split_list(targets.via or []),
@@ -208,12 +219,16 @@ def _export(
     """Make and prove what is planned, with progress on stderr."""
     from edgekit.export.foreign import Foreign
     from edgekit.export.pipeline import export_checkpoint, export_subject
+    from edgekit.export.subjects import HubWriterSubject
 
     shared: dict[str, Any] = {"force": force, "timeout_s": timeout_s, "cache": cache}
     names = [plan.name for plan in plans]
     if isinstance(model.source, Foreign):
+        subject = model.source.subject
+        if isinstance(subject, HubWriterSubject):
+            subject = replace(subject, prefill_lengths=prefill)
         with ExportProgress(names) as progress:
-            return export_subject(model.source.subject, plans, on_stage=progress.show, **shared)
+            return export_subject(subject, plans, on_stage=progress.show, **shared)
     calibration = _calibrate(model.source, plans, options, cache)
     with ExportProgress(names) as progress:
         return export_checkpoint(
@@ -225,52 +240,6 @@ def _export(
             on_stage=progress.show,
             **shared,
         )
-
-
-def _check_prefill(lengths: tuple[int, ...], checkpoint: "Checkpoint | None") -> None:
-    """Raise RefusedError for prefill lengths that the source has no use for."""
-    from edgekit.errors import RefusedError
-    from edgekit.export.writer_plan import refuse_prefill
-
-    if lengths and checkpoint is None:
-        raise RefusedError("--prefill-length is of edgekit's own models to generate: leave it out")
-    if checkpoint is not None and (refused := refuse_prefill(lengths, checkpoint.config)):
-        raise RefusedError(refused)
-
-
-def _source_lengths(lengths: tuple[int, ...], checkpoint: "Checkpoint", targets: TargetOptions) -> tuple[int, ...]:
-    """The lengths of source texts that files read beside the longest, ascending; raises RefusedError."""
-    from edgekit.cli.output import split_list
-    from edgekit.errors import RefusedError
-    from edgekit.export.writer_plan import refuse_source_lengths
-
-    if refused := refuse_source_lengths(lengths, checkpoint.config, split_list(targets.target or ["tflite"])):
-        raise RefusedError(refused)
-    return tuple(sorted(set(lengths) - {checkpoint.config.max_length}))
-
-
-def _choose_lengths(
-    source: "Checkpoint | Foreign", plans: "list[PlannedExport]", eval_samples: int | None, cache: "Cache | None"
-) -> tuple[int, ...]:
-    """The lengths for the data's own texts, where a target has a signature for each; what each target takes is said."""
-    from edgekit.cli.output import stderr
-    from edgekit.export.foreign import Foreign, hub_lengths
-    from edgekit.export.lengths import default_lengths
-
-    longest = source.model.max_length if isinstance(source, Foreign) else source.config.max_length
-
-    def named(kind: str) -> str:
-        return ", ".join(dict.fromkeys(plan.target.name for plan in plans if plan.target.lengths == kind))
-
-    free, several = named("dynamic"), named("signatures")
-    if free:
-        stderr.print(f"Sequence lengths of {free}: any, up to {longest}.", markup=False)
-    if not several:
-        return ()
-    choice = hub_lengths(source) if isinstance(source, Foreign) else default_lengths(source, eval_samples, cache=cache)
-    names = ", ".join(map(str, choice.lengths))
-    stderr.print(f"Sequence lengths of {several}: {names} ({choice.reason}).", markup=False)
-    return choice.lengths
 
 
 def _coreml_options(form: FormOptions, lengths: tuple[int, ...]) -> "CoremlOptions":

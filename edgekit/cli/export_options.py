@@ -91,8 +91,8 @@ class FormOptions:
         typer.Option(
             help="Lengths in tokens that a file takes, the model's own among them: one signature each over one copy of "
             "the weights, ONNX and SavedModel any length. Default: chosen from the lengths of the data's own texts, or "
-            "of the texts that a Hugging Face model of one answer by text is proven on; Core ML: one, as several need "
-            "iOS 18. Of a model to translate: of source texts, beside the longest, in TFLite; none by default.",
+            "of the texts that a Hugging Face model of one answer by text, or to translate, is proven on; Core ML: "
+            "one, as several need iOS 18. Of a model to translate: of source texts, beside the longest, in TFLite.",
             show_default=False,
         ),
     ] = None

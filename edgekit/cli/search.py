@@ -69,8 +69,9 @@ def run_search(
 
         edgekit export checkpoints/mine --target tflite --quantize recipes/mine.tflite/mixed.toml
     """
+    from edgekit.checkpoint import check_classifier
     from edgekit.cli.output import print_json, split_list
-    from edgekit.cli.sweeps import SweepProgress, choose_engine, open_sweep
+    from edgekit.cli.sweeps import SweepProgress, choose_engine, open_checkpoint, open_sweep
     from edgekit.export.quantize.search import DEFAULT_SCHEMES, Limits, Search
     from edgekit.export.quantize.sensitivity import check_by_module
     from edgekit.export.schemes import check_scheme
@@ -84,8 +85,10 @@ def run_search(
         check_by_module(scheme, target)
     if output:
         _check_free(output, force=force)
+    loaded = open_checkpoint(checkpoint)
+    check_classifier(loaded, "searching for a recipe")
     sweep = open_sweep(
-        checkpoint,
+        loaded,
         target,
         schemes=mixed,
         eval_samples=eval_samples,

@@ -40,29 +40,36 @@ def run_sensitivity(
     """Measure what quantizing each module costs: each alone, and everything but it.
 
     Every candidate is really made, run in the target's runtime on texts of the validation part, and compared with the
-    source model: signal-to-noise ratio, cosine, Kullback-Leibler divergence, accuracy. Finished work is kept: the same
-    command goes on where it was interrupted.
+    source model: signal-to-noise ratio, cosine, Kullback-Leibler divergence, accuracy; of a model that writes, in
+    TFLite, bits per byte. Finished work is kept: the same command goes on where it was interrupted.
 
     Examples:
 
         edgekit sensitivity --target tflite --quantize int8,int4-weight
 
         edgekit sensitivity checkpoints/mine --target onnx --quantize int8-dynamic -o sensitivity.json
+
+        edgekit sensitivity checkpoints/translator --quantize int4-weight
     """
     from edgekit.cli.output import print_json, split_list, stderr
-    from edgekit.cli.sweeps import SweepProgress, choose_engine, open_sweep
-    from edgekit.export.quantize.sensitivity import check_by_module, measure_sensitivity
+    from edgekit.cli.sweeps import SweepProgress, choose_engine, open_checkpoint, open_sweep
+    from edgekit.export.quantize.sensitivity import check_by_module, check_writer_by_module, measure_sensitivity
     from edgekit.export.schemes import check_scheme
     from edgekit.export.targets import find_targets
     from edgekit.outputs import write_text
 
-    schemes = [check_scheme(name) for name in split_list(quantize or [_DEFAULTS.get(target, "int8")])]
+    named = [check_scheme(name) for name in split_list(quantize or [])]
     run_batches = choose_engine(engine, ray_address)
     find_targets([target])
-    for scheme in schemes:
+    for scheme in named:
         check_by_module(scheme, target)
+    loaded = open_checkpoint(checkpoint)
+    writes = loaded.config.task != "classify"
+    schemes = named or [_WRITER_DEFAULT if writes else _DEFAULTS.get(target, "int8")]
+    if writes:
+        check_writer_by_module(loaded.config, target, schemes)
     sweep = open_sweep(
-        checkpoint,
+        loaded,
         target,
         schemes=schemes,
         eval_samples=eval_samples,
@@ -80,12 +87,14 @@ def run_sensitivity(
         print_json(document)
         return
     for each in measured:
-        _show(each)
+        (_show_writer if writes else _show)(each)
+    if writes:
+        return
     broken = [f"{m.module} in {each.scheme}" for each in measured for m in each.modules if m.alone.non_finite]
     if broken:
         stderr.print(f"edgekit: warning: NaN or infinity comes of quantizing {', '.join(broken)}", markup=False)
-    named = f"{checkpoint} " if checkpoint else ""
-    stderr.print(f"Next: edgekit search {named}--target {target} --max-drop 0.3", markup=False)
+    where = f"{checkpoint} " if checkpoint else ""
+    stderr.print(f"Next: edgekit search {where}--target {target} --max-drop 0.3", markup=False)
 
 
 def _show(each: "Sensitivity") -> None:
@@ -105,6 +114,34 @@ def _show(each: "Sensitivity") -> None:
     print_table(headers, rows, title=title)
 
 
+def _show_writer(each: "Sensitivity") -> None:
+    from edgekit.cli.output import print_table
+
+    rows = [
+        [m.module, f"{m.elements:,}", *_writer_cells(m.alone), *_writer_cells(m.all_but)[:2]]
+        for m in sorted(each.modules, key=lambda m: -_bits(m.alone))
+    ]
+    rows.append(["(the whole scheme)", "", *_writer_cells(each.whole), "", ""])
+    alone = ["bits per byte", "change", "likeliest tokens right"]
+    headers = ["module", "weights", *alone, *(f"{name} of the rest" for name in alone[:2])]
+    title = (
+        f"{each.checkpoint}, {each.target}, {each.scheme}: each module alone, and the rest without it; {each.texts}; "
+        "the most costly first"
+    )
+    print_table(headers, rows, title=title)
+
+
+def _bits(score: "Score") -> float:
+    return float("inf") if score.bits_per_byte is None else score.bits_per_byte
+
+
+def _writer_cells(score: "Score") -> list[str]:
+    if score.bits_per_byte is None or score.reference_bits_per_byte is None or score.accuracy is None:
+        return [f"failed: {score.error}"[:60], "–", "–"]
+    change = score.bits_per_byte - score.reference_bits_per_byte
+    return [f"{score.bits_per_byte:.4f}", f"{change:+.4f}", f"{100 * score.accuracy:.1f} %"]
+
+
 def _cells(score: "Score") -> list[str]:
     from edgekit.cli.output import points_text
 
@@ -117,5 +154,6 @@ def _cells(score: "Score") -> list[str]:
     return [snr, f"{score.kl:.1e}", accuracy, f"{score.cosine:.6f}", f"{score.labels_changed} of {score.texts}"]
 
 
-#: the scheme that is measured where none is named
+#: the scheme that is measured where none is named: calibrated ones are not of models that write
+_WRITER_DEFAULT = "int8-dynamic"
 _DEFAULTS = {"tflite": "int8", "onnx": "int8", "coreml": "int4-weight"}

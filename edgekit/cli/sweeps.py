@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from edgekit.checkpoint import Checkpoint
     from edgekit.export.quantize.sweep import RunBatches, Sweep
 
 CheckpointArgument = Annotated[
@@ -51,8 +52,18 @@ def choose_engine(name: str, ray_address: str) -> "RunBatches":
     raise typer.BadParameter(f"{name!r} is neither local nor ray", param_hint="--engine")
 
 
+def open_checkpoint(path: Path | None) -> "Checkpoint":
+    """The checkpoint that was named, or the embedded one, which is said on stderr."""
+    from edgekit.checkpoint import embedded_checkpoint_path, load_checkpoint
+    from edgekit.cli.output import stderr
+
+    if path is None:
+        stderr.print("No checkpoint given: taking the embedded model, language-id (40 languages of interface text).")
+    return load_checkpoint(path or embedded_checkpoint_path())
+
+
 def open_sweep(
-    checkpoint: Path | None,
+    checkpoint: "Checkpoint",
     target: str,
     *,
     schemes: list[str],
@@ -61,28 +72,22 @@ def open_sweep(
     num_calibration_samples: int,
 ) -> "Sweep":
     """Prepare the float32 file and the reference; says on stderr what it does."""
-    from edgekit.checkpoint import check_classifier, embedded_checkpoint_path, load_checkpoint
     from edgekit.cli.output import stderr
     from edgekit.export.quantize.calibration import choose_calibration
     from edgekit.export.quantize.sweep import prepare_sweep
     from edgekit.export.schemes import CALIBRATED
 
     samples = parse_samples(eval_samples)
-    if checkpoint is None:
-        checkpoint = embedded_checkpoint_path()
-        stderr.print("No checkpoint given: taking the embedded model, language-id (40 languages of interface text).")
-    loaded = load_checkpoint(checkpoint)
-    check_classifier(loaded, "trying schemes module by module")
     calibration = None
     if CALIBRATED & set(schemes):
-        calibration = choose_calibration(loaded, data=calibration_data, samples=num_calibration_samples)
+        calibration = choose_calibration(checkpoint, data=calibration_data, samples=num_calibration_samples)
         for remark in calibration.record.remarks:
             stderr.print(f"edgekit: warning: {remark}", markup=False)
 
     def show(stage: str) -> None:
-        stderr.print(f"{loaded.name}: {stage}", markup=False)
+        stderr.print(f"{checkpoint.name}: {stage}", markup=False)
 
-    return prepare_sweep(loaded, target, eval_samples=samples, calibration=calibration, on_stage=show)
+    return prepare_sweep(checkpoint, target, eval_samples=samples, calibration=calibration, on_stage=show)
 
 
 class SweepProgress:

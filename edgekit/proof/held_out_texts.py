@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -75,6 +76,14 @@ def choose_texts(checkpoint: Checkpoint, count: int | None = TEXTS, *, cache: Ca
     )
 
 
+def validation_sources(checkpoint: Checkpoint, *, cache: Cache | None = None) -> tuple[str, ...]:
+    """The source texts of the validation part of a translator's data, each once.
+
+    Raises DataError where the data can't be read again, MissingExtraError for want of what reads it.
+    """
+    return tuple(dict.fromkeys(pair.source for pair in _parts(checkpoint, cache)[1]))
+
+
 def choose_cache_texts(
     checkpoint: Checkpoint, count: int = CACHE_TEXTS, *, cache: Cache | None = None
 ) -> WrittenSamples:
@@ -83,14 +92,29 @@ def choose_cache_texts(
     Raises RefusedError where the data can't be read again.
     """
     try:
-        train = _parts(checkpoint, cache)[-1]
+        return choose_scored_texts(checkpoint, "training", count, cache=cache)
     except (DataError, MissingExtraError) as error:
         raise RefusedError(f"a cache of int8 needs texts to see its range: {error}") from error
-    chosen = _sample(train, count, by_source=checkpoint.config.task == "translate")
+
+
+def choose_scored_texts(
+    checkpoint: Checkpoint,
+    part: Literal["validation", "training"],
+    count: int | None,
+    *,
+    cache: Cache | None = None,
+) -> WrittenSamples:
+    """Texts of a part of the checkpoint's data (None: all) to score, without prompts.
+
+    Raises DataError where the data can't be read again, MissingExtraError for want of what reads it.
+    """
+    _, validation, train = _parts(checkpoint, cache)
+    pairs = validation if part == "validation" else train
+    chosen = _sample(pairs, count, by_source=checkpoint.config.task == "translate")
     return WrittenSamples(
         texts=_with_scored(GoldenTexts(prompts=(), max_new_tokens=1), chosen, checkpoint),
-        population=len(train),
-        origin=f"training part of {checkpoint.data.source if checkpoint.data else ''}",
+        population=len(pairs),
+        origin=f"{part} part of {checkpoint.data.source if checkpoint.data else ''}",
         note="",
     )
 

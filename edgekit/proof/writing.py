@@ -112,7 +112,8 @@ def write_texts(
         elif event["event"] == "written":
             found[event["prompt"]] = _text(event)
 
-    run(job_fields(prompts, settings, stream=on_token is not None), take)
+    if prompts:
+        run(job_fields(prompts, settings, stream=on_token is not None), take)
     return tuple(found[number] for number in range(len(prompts)))
 
 

@@ -104,6 +104,11 @@ def writer_signatures(config: WriterShape, lengths: Sequence[int] = ()) -> tuple
     return (*(_prefill_signature(config, length) for length in lengths), _generate_signature(config))
 
 
+def without_shorter(signatures: Sequence[Signature]) -> tuple[Signature, ...]:
+    """The signatures without `encode_N`: every source text is read as padded to the longest."""
+    return tuple(each for each in signatures if not each.name.startswith(f"{ENCODE}_"))
+
+
 def build_writer_program(
     checkpoint: Checkpoint, framework: Framework, *, prefill_lengths: Sequence[int] = ()
 ) -> Program:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ class Score(BaseModel):
     """One candidate as measured; `error` is why it could not be, and then nothing else is there.
 
     `accuracy` is the share of labels right, in [0, 1], on the labelled ones of `texts`; distances are those of
-    `Distance`. `latency_ms` is the median of one text, `latency_ratio` that over the float32 file's in the same run.
+    `Distance`. Of a model that writes it is the share of tokens that were the likeliest, and `bits_per_byte` stands for
+    the distances, beside the source model's. `latency_ms` is the median of one text, `latency_ratio` that over the
+    float32 file's in the same run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +52,8 @@ class Score(BaseModel):
     texts: int = 0
     accuracy: float | None = None
     reference_accuracy: float | None = None
+    bits_per_byte: float | None = None
+    reference_bits_per_byte: float | None = None
     labels_changed: int = 0
     max_abs_difference: float | None = None
     snr_db: float | None = None
@@ -78,7 +83,6 @@ class Scorer:
         self._checkpoint, self._calibration = checkpoint, calibration
         self._golden: Golden = read_golden(steps)
         self._steps = read_steps(str(steps))
-        self._reference: Logits = stack_outputs(self._golden.steps, OUTPUT)
         self._compress = find_compressor(target, "none")
 
     def score(self, recipe: Recipe, *, timed: bool) -> Score:
@@ -87,13 +91,21 @@ class Scorer:
             path = Path(folder) / self._source.name
             try:
                 self._make(recipe, path)
-                outputs = self._evaluate(path) if is_evaluated(self._runtime) else self._run(path)
+                facts = self._measure(path)
                 latency = self._time(path) if timed else {}
             except (EdgekitError, RunError, MilError) as error:
                 return Score(recipe=recipe, error=str(error))
-            logits = np.stack([np.asarray(produced[OUTPUT], np.float64).reshape(-1) for produced in outputs])
-            facts = self._accuracy(logits) | self._distance(logits) | latency
-            return Score(recipe=recipe, size_bytes=size_on_disk(path), **facts)
+            return Score(recipe=recipe, size_bytes=size_on_disk(path), **(facts | latency))
+
+    def _measure(self, path: Path) -> dict[str, Any]:
+        """What running the file shows."""
+        outputs = self._evaluate(path) if is_evaluated(self._runtime) else self._run(path)
+        logits = np.stack([np.asarray(produced[OUTPUT], np.float64).reshape(-1) for produced in outputs])
+        return self._accuracy(logits) | self._distance(logits)
+
+    @cached_property
+    def _reference(self) -> Logits:
+        return stack_outputs(self._golden.steps, OUTPUT)
 
     def _make(self, recipe: Recipe, path: Path) -> None:
         if recipe.schemes == ("none",):

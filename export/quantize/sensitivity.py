@@ -12,6 +12,8 @@ from edgekit.export.quantize.scores import Score
 from edgekit.export.quantize.sweep import OnProgress, RunBatches, Sweep, run_sweep
 from edgekit.export.recipes import MIXABLE, Recipe, Rule
 from edgekit.export.schemes import refusal
+from edgekit.export.writer_plan import refuse_writer
+from edgekit.model.config import TransformerConfig
 from edgekit.model.weights import parameter_shapes
 
 
@@ -70,6 +72,18 @@ def check_by_module(scheme: str, target: str) -> None:
     if scheme not in MIXABLE.get(target, ()) or scheme == "none":
         choices = ", ".join(name for name in MIXABLE.get(target, ()) if name != "none")
         raise RefusedError(f"{scheme} is no scheme of single modules of a {target} file: choose of {choices}")
+
+
+def check_writer_by_module(config: TransformerConfig, target: str, schemes: Sequence[str]) -> None:
+    """Raise RefusedError for a target whose files of models that write take no modules apart, or such a scheme."""
+    if target != "tflite":
+        raise RefusedError(
+            f"a model that writes is quantized by module in tflite alone: its {target} file is several graphs or "
+            "functions, which are quantized as wholes; say --target tflite"
+        )
+    for scheme in schemes:
+        if refused := refuse_writer(config, target, scheme, (), ()):
+            raise RefusedError(refused)
 
 
 def _pair(scheme: str, module: str) -> tuple[Recipe, Recipe]:

@@ -22,11 +22,12 @@ from pydantic import ValidationError
 
 from edgekit import extras
 from edgekit.checkpoint import Checkpoint
-from edgekit.errors import CheckpointError, DataError, OutputError
+from edgekit.errors import CheckpointError, OutputError
 from edgekit.export.jobs import Job
 from edgekit.export.operations import TOOLS
 from edgekit.export.quantize.calibration import Calibration
 from edgekit.export.quantize.scores import Score
+from edgekit.export.quantize.sweep_texts import SweepTexts, choose_sweep_texts
 from edgekit.export.recipes import Recipe
 from edgekit.export.targets import TARGETS
 from edgekit.export.workers import run_worker
@@ -34,7 +35,6 @@ from edgekit.outputs import HIDDEN, explained
 from edgekit.program import Framework, SourceRef
 from edgekit.proof.golden import read_golden, stack_outputs
 from edgekit.proof.parity import OUTPUT
-from edgekit.proof.prove import choose_samples
 from edgekit.sources.checkpoint import checkpoint_source
 
 TIMEOUT_S = 3600.0
@@ -91,20 +91,18 @@ def prepare_sweep(
     Raises CheckpointError where the source model itself answers NaN, naming the module; DataError where the data can't
     be read again: choices are made on real text only.
     """
-    samples = choose_samples(checkpoint, eval_samples, "validation")
-    if samples.note:
-        raise DataError(f"{samples.note.removeprefix('not measured: ')}; candidates are compared on its texts")
+    texts = choose_sweep_texts(checkpoint, eval_samples)
     route = TARGETS[target].default_route
     source = checkpoint_source(checkpoint.path, route)
-    context = _context(source, target, samples, calibration)
+    context = _context(source, target, texts, calibration)
     folder = parent.absolute() / HIDDEN / "sweeps" / f"{checkpoint.name}.{target}-{context}"
     sweep = Sweep(
         checkpoint=checkpoint,
         target=target,
         source=source,
         folder=folder,
-        texts=f"{len(samples.ids)} texts of the {samples.origin}",
-        num_texts=len(samples.ids),
+        texts=f"{texts.count} texts of the {texts.origin}",
+        num_texts=texts.count,
         calibrated=calibration is not None,
     )
     with explained(folder):
@@ -114,12 +112,14 @@ def prepare_sweep(
             calibration.write_steps(folder / "calibration.npz")
         if not (folder / "golden.npz").is_file():
             on_stage("computing the reference")
-            samples.write_steps(folder / "steps.npz")
-            _work(sweep, "golden.npz", op="reference", steps=str(folder / "steps.npz"), framework=checkpoint.framework)
-        _check_finite(sweep)
+            texts.write(folder / "steps.npz")
+            fields = texts.reference | {"steps": str(folder / "steps.npz")}
+            _work(sweep, "golden.npz", framework=checkpoint.framework, **fields)
+        if checkpoint.config.task == "classify":  # what foretells texts stops at logits that are no numbers
+            _check_finite(sweep)
         if not sweep.model.exists():
             on_stage("converting")
-            _work(sweep, sweep.model.name, op="convert", target=target, framework=route)
+            _work(sweep, sweep.model.name, op="convert", target=target, framework=route, **texts.conversion)
     return sweep
 
 
@@ -189,12 +189,12 @@ def _key(recipe: Recipe) -> str:
     return json.dumps([recipe.scheme, sorted((rule.modules, rule.scheme) for rule in recipe.rules)])
 
 
-def _context(source: SourceRef, target: str, samples: Any, calibration: Calibration | None) -> str:
+def _context(source: SourceRef, target: str, texts: SweepTexts, calibration: Calibration | None) -> str:
     """A hash of all that a score depends on."""
     digest = hashlib.sha256()
     versions = [(tool, extras.installed_version(tool)) for tool in TOOLS[target] if tool in extras.EXTRAS]
     digest.update(json.dumps([_FORMAT, source.sha256, source.framework, target, versions]).encode())
-    for array in (samples.ids, samples.mask, samples.labels, *([calibration.ids] if calibration else [])):
+    for array in (*texts.arrays, *([calibration.ids] if calibration else [])):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:12]
 

@@ -102,6 +102,36 @@ def test_a_translator_writes_as_transformers_does(name: str, tmp_path: Path, edg
     assert streamed.out == "".join(f"{each['text']}\n" for each in shown.json())
 
 
+@pytest.mark.slow
+def test_a_translator_reads_short_texts_by_a_signature_of_their_length(tmp_path: Path, edgekit: Edgekit) -> None:
+    folder = tmp_path / "small-t5"
+    folder.mkdir()
+    vocabulary = save_sentence_pieces(folder)
+    build("t5", vocab_size=vocabulary, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0).save_pretrained(folder)  # type: ignore[operator]
+    source = (f"hf:{folder}", "--task", "translation", "--eval-samples", "16")
+    shown = edgekit("export", *source)
+    assert shown.code == 0, shown.err
+    bundle = open_bundle(Path("bundles").absolute() / "small-t5.tflite-none.edgekit")
+    short = bundle.manifest.signatures[0].inputs[0].shape[1]
+    said = " ".join(shown.err.split())
+    assert f"Sequence lengths of tflite: {short}, {LONGEST} (chosen for 16 sample texts of" in said
+    assert [each.name for each in bundle.manifest.signatures] == [f"encode_{short}", "encode", "decode"]
+    written = bundle.manifest.written
+    assert written is not None
+    assert (written.prompts, written.tokens_equal) == (16, written.tokens)
+    texts = ("file", "close the door")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    source_ids = [tokenizer(text)["input_ids"] for text in texts]
+    assert len(source_ids[0]) <= short < len(source_ids[1]) <= LONGEST
+    told = edgekit("translate", bundle.path, *texts, "--max-new-tokens", str(TOKENS), "--json").json()
+    expected = [own_ids(folder, transformers.AutoModelForSeq2SeqLM, ids)[1:] for ids in source_ids]
+    assert [each["ids"] for each in told] == expected
+    refused = edgekit("export", *source, "--sequence-length", "6,12,20", "--target", "coreml")
+    assert "leave coreml out" in refused.err
+    asked = edgekit("export", *source, "--sequence-length", "6,12,20", "--force", "--dry-run")
+    assert asked.code == 0, asked.err
+
+
 BART = {
     "forced_bos_token_id": 5,
     "forced_eos_token_id": 1,

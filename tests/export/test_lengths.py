@@ -30,7 +30,7 @@ from edgekit.proof.replay import replay_steps
 from edgekit.sources.checkpoint import SIGNATURE, encoder_signature
 from tests.cli.conftest import Edgekit, edgekit  # noqa: F401  (a fixture)
 from tests.export.routes import LENGTH, Routes
-from tests.tiny import tiny_checkpoint
+from tests.tiny import tiny_checkpoint, tiny_writer
 
 LENGTHS = (4, 8, LENGTH)
 QUANTIZED = [scheme for scheme, targets in SCHEMES.items() if "tflite" in targets and scheme != "none"]
@@ -74,6 +74,17 @@ def test_default_lengths_are_those_of_the_data_that_can_be_proven(tmp_path: Path
     (tmp_path / "data.tsv").unlink()
     choice = default_lengths(checkpoint, None)
     assert choice.lengths == (64,)
+    assert "its data's own lengths are not known: there is no data file" in choice.reason
+
+
+def test_default_lengths_of_a_translator_are_those_of_its_source_texts(tmp_path: Path) -> None:
+    checkpoint = tiny_writer(tmp_path, "translate")
+    choice = default_lengths(checkpoint, None)
+    assert choice.lengths == (16, 40)
+    assert "validation texts to translate of 16 to 16 tokens" in choice.reason
+    (tmp_path / "pairs.tsv").unlink()
+    choice = default_lengths(checkpoint, None)
+    assert choice.lengths == (40,)
     assert "its data's own lengths are not known: there is no data file" in choice.reason
 
 

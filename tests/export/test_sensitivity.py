@@ -19,6 +19,7 @@ from edgekit.export.quantize.sensitivity import measure_sensitivity
 from edgekit.export.quantize.sweep import Sweep, prepare_sweep, run_sweep
 from edgekit.export.recipes import Recipe, Rule
 from tests.export.sweeps import self_labelled_checkpoint
+from tests.tiny import tiny_writer
 
 NONE = Recipe(name="none", scheme="none")
 
@@ -58,6 +59,38 @@ def test_each_module_is_measured_alone_and_left_out(sweep: Sweep) -> None:
     assert named["embed.tokens"].alone.size_bytes < measured.unquantized.size_bytes
     assert named["embed.tokens"].all_but.size_bytes > measured.whole.size_bytes
     assert named["embed.tokens"].elements == 259 * 32
+
+
+def test_modules_of_a_model_that_writes_cost_bits_per_byte(tmp_path: Path) -> None:
+    checkpoint = tiny_writer(tmp_path, "generate", num_layers=1)
+    sweep = prepare_sweep(checkpoint, "tflite", eval_samples=None, calibration=None, parent=tmp_path)
+    (measured,) = measure_sensitivity(sweep, ["int4-weight"], run_batches)
+    unquantized, whole = measured.unquantized, measured.whole
+    assert unquantized.bits_per_byte == pytest.approx(unquantized.reference_bits_per_byte, rel=1e-6)
+    assert unquantized.texts == sweep.num_texts > 1
+    assert {m.module for m in measured.modules} >= {"embed.tokens", "blocks.0.attention.query", "blocks.0.ffn.down"}
+    for module in measured.modules:
+        for score in (module.alone, module.all_but):
+            assert not score.error, module
+            assert score.reference_bits_per_byte == unquantized.reference_bits_per_byte
+            assert score.bits_per_byte not in (None, unquantized.bits_per_byte, whole.bits_per_byte)
+            assert whole.size_bytes < score.size_bytes < unquantized.size_bytes
+
+
+def test_a_translators_encoder_has_its_part(tmp_path: Path) -> None:
+    checkpoint = tiny_writer(tmp_path, "translate", num_layers=1)
+    sweep = prepare_sweep(checkpoint, "tflite", eval_samples=None, calibration=None, parent=tmp_path)
+    encoder, decoder, plain = run_sweep(
+        sweep,
+        [only(f"{side}.blocks.0.ffn.up", "int4-weight") for side in ("encoder", "decoder")] + [NONE],
+        run_batches,
+    )
+    assert (encoder.error, decoder.error) == ("", "")
+    assert len({encoder.bits_per_byte, decoder.bits_per_byte, plain.bits_per_byte}) == 3
+    assert plain.bits_per_byte == pytest.approx(plain.reference_bits_per_byte, rel=1e-6)
+    lost = Checkpoint(**{**vars(checkpoint), "data": None})
+    with pytest.raises(DataError, match="does not say what data it was trained on; candidates are compared"):
+        prepare_sweep(lost, "tflite", eval_samples=2, calibration=None, parent=tmp_path)
 
 
 def test_schemes_of_whole_files_are_refused(sweep: Sweep) -> None:

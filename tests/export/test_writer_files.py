@@ -12,7 +12,9 @@ from edgekit.bundle import README, TOKENIZER
 from edgekit.devices.runner.backend import import_runtime, load_backend
 from edgekit.devices.runner.job import RunnerJob
 from edgekit.devices.runner.session import open_session
+from edgekit.export.coreml_options import CoremlOptions
 from edgekit.export.describe import describe_file
+from edgekit.export.plan import PlannedExport, plan_exports
 from edgekit.export.quantize import for_coreml, for_onnx
 from edgekit.export.quantize.mixture import Mixture
 from edgekit.export.snippets import python_snippet, write_snippets
@@ -39,6 +41,24 @@ FILES_OF = [
 def test_a_file_writes_the_tokens_of_its_model(config: TransformerConfig, form: str, tmp_path: Path) -> None:
     path = write_file(config, form, tmp_path)
     assert file_texts(config, path) == source_texts(config)
+
+
+@pytest.mark.parametrize("config", [GENERATE, TRANSLATE], ids=["generate", "translate"])
+def test_core_ml_through_tensorflow_passes_the_cache(config: TransformerConfig, tmp_path: Path) -> None:
+    path = write_file(config, "passed", tmp_path, framework="tensorflow")
+    assert file_texts(config, path) == source_texts(config)
+
+
+def test_through_tensorflow_core_ml_keeps_no_states() -> None:
+    def plan(**options: str) -> PlannedExport:
+        via, coreml = ["tensorflow"], CoremlOptions.model_validate(options)
+        (found,) = plan_exports("writer", GENERATE, targets=["coreml"], via=via, coreml=coreml)
+        return found
+
+    assert (plan().problem, plan().stateful) == (None, False)
+    refused = str(plan(minimum_deployment_target="iOS18").problem)
+    assert "makes states, which packages for iOS18 keep the cache in, of PyTorch's buffers alone: leave out" in refused
+    assert "say --minimum-deployment-target iOS17" in refused
 
 
 @pytest.mark.parametrize(("task", "form"), [("generate", "growing"), ("generate", "fixed"), ("translate", "growing")])

@@ -12,7 +12,7 @@ from edgekit.export.targets import TARGETS
 from edgekit.model.config import TransformerConfig
 from edgekit.model.decoder_pytorch import cached_step
 from edgekit.model.greedy import greedy_ids
-from edgekit.program import Program, Signature
+from edgekit.program import Framework, Program, Signature
 from edgekit.proof.writing import Prompt, WritingSettings, run_here, write_texts
 from edgekit.sources import writers_torch
 from edgekit.sources.writers import input_names, writer_signatures
@@ -23,7 +23,9 @@ from tests.model.writers import InTorch, random_texts, random_weights
 SEED = 3
 
 
-def write_file(config: TransformerConfig, form: str, folder: Path, scheme: str = "none") -> Path:
+def write_file(
+    config: TransformerConfig, form: str, folder: Path, scheme: str = "none", framework: Framework = "torch"
+) -> Path:
     """The model in one of the forms growing, fixed, stateful and passed, its signatures checked."""
     target = "onnx" if form in ("growing", "fixed") else "coreml"
     output = folder / TARGETS[target].file
@@ -32,7 +34,8 @@ def write_file(config: TransformerConfig, form: str, folder: Path, scheme: str =
         to_onnx.convert(_program(config, signatures), output, scheme=scheme)
     else:
         options = CoremlOptions(minimum_deployment_target="iOS18" if form == "stateful" else "iOS17")
-        to_coreml.convert(_program(config, signatures), output, scheme=scheme, options=options)
+        program = _program(config, signatures) if framework == "torch" else _keras_program(config, signatures)
+        to_coreml.convert(program, output, scheme=scheme, options=options)
     check_signatures(describe_file(output), signatures)
     return output
 
@@ -55,6 +58,13 @@ def _program(config: TransformerConfig, signatures: tuple[Signature, ...]) -> Pr
     names = input_names(_own_signatures(config))
     module = writers_torch.build_flat(config, random_weights(config, SEED), names)
     return Program(framework="torch", module=module, signatures=signatures)
+
+
+def _keras_program(config: TransformerConfig, signatures: tuple[Signature, ...]) -> Program:
+    from edgekit.sources import writers_keras
+
+    module = writers_keras.build_flat(config, random_weights(config, SEED))
+    return Program(framework="tensorflow", module=module, signatures=signatures)
 
 
 def prompts(config: TransformerConfig) -> list[Prompt]:
