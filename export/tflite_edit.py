@@ -59,10 +59,18 @@ def drop_unread_buffers(model: Any) -> None:
     read = {entry.buffer for entry in model.metadata or ()}
     for subgraph in model.subgraphs:
         used = {index for operator in subgraph.operators for index in operator.inputs} | set(subgraph.outputs)
-        read |= {subgraph.tensors[index].buffer for index in used if index >= 0}
+        tensors = [subgraph.tensors[index] for index in used if index >= 0]
+        tensors += [subgraph.tensors[index] for tensor in tensors for index in _block_scales(tensor)]
+        read |= {tensor.buffer for tensor in tensors}
     for index, buffer in enumerate(model.buffers):
         if index not in read:
             buffer.data = None
+
+
+def _block_scales(tensor: Any) -> list[int]:
+    """The tensors that hold the scales and zero points of a tensor's blocks, which no operator reads."""
+    details = None if tensor.quantization is None else tensor.quantization.details
+    return [index for index in (getattr(details, "scales", -1), getattr(details, "zeroPoints", -1)) if index >= 0]
 
 
 def drop_unread_operators(subgraph: Any) -> None:

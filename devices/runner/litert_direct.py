@@ -78,6 +78,7 @@ class DirectBackend(CompiledBackend):
 
     def _made(self, signature: str) -> tuple[Arrays, Arrays, Callable[[], None]]:
         """Views of the buffers of a signature, and its run."""
+        return_heap()  # what the first run of another one freed
         found, place = self.signatures[signature], list(self.signatures).index(signature)
         taken, inputs = self._buffers_for(found.inputs)
         given, outputs = self._buffers_for(found.outputs)

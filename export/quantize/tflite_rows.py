@@ -41,11 +41,13 @@ def _tables(model: Any, subgraph: Any) -> list[int]:
         looks_up = kind_of(model, operator) == _LOOKUP and subgraph.tensors[operator.outputs[0]].type == _FLOAT32
         for place, index in enumerate(map(int, operator.inputs)):
             reads[index] = reads.get(index, True) and looks_up and place == 1
-    return [index for index, only in reads.items() if only and _has_row_scales(subgraph.tensors[index].quantization)]
+    return [index for index, only in reads.items() if only and _has_row_scales(subgraph.tensors[index])]
 
 
-def _has_row_scales(found: Any) -> bool:
-    if found is None or found.scale is None or found.details is not None or found.quantizedDimension:
+def _has_row_scales(table: Any) -> bool:
+    """Whether a tensor is of int8 with a scale for each row: of int4 with one scale, lookups crash (2.3.0)."""
+    found = table.quantization
+    if table.type != schema.TensorType.INT8 or found is None or found.scale is None or found.quantizedDimension:
         return False
     return len(found.scale) > 1 and not np.any(found.zeroPoint)
 
@@ -65,7 +67,7 @@ def _multiplied(model: Any, subgraph: Any, operator: Any, tables: dict[int, int]
     ids, table, output = int(operator.inputs[0]), int(operator.inputs[1]), int(operator.outputs[0])
     name, shape = subgraph.tensors[output].name, [int(size) for size in subgraph.tensors[output].shape]
     rows = add_tensor(subgraph, name + b";rows", _FLOAT32, shape)
-    scales = add_tensor(subgraph, name + _SCALES, _FLOAT32, [*shape[:-1], 1])
+    scales = add_tensor(subgraph, name + b";steps", _FLOAT32, [*shape[:-1], 1])
     return [
         make_operator(model, _LOOKUP, [ids, table], [rows]),
         make_operator(model, _LOOKUP, [ids, tables[table]], [scales]),
