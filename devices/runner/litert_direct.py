@@ -22,7 +22,7 @@ from .steps import Arrays
 
 _NAMES = {code: name for name, code in DTYPES.items()}
 _RANK = 0x7F
-_DESTROYED = ("LiteRtDestroyCompiledModel", "LiteRtDestroyEnvironment")
+_DESTROYED = ("LiteRtDestroyCompiledModel", "LiteRtDestroyModel", "LiteRtDestroyEnvironment")
 
 
 def open_direct(runtime: Any, job: RunnerJob) -> Optional["DirectBackend"]:
@@ -35,7 +35,7 @@ def open_direct(runtime: Any, job: RunnerJob) -> Optional["DirectBackend"]:
         return None
     try:
         return DirectBackend(runtime, job)
-    except (OSError, ValueError, RunError):
+    except (OSError, RunError):
         return None
 
 
@@ -46,17 +46,15 @@ class DirectBackend(CompiledBackend):
         self.version = str(getattr(runtime, "__version__", "unknown"))
         self._job, self._runtime = job, runtime
         self._library = Library(self.version, accelerated=False)
-        environment, file = self._library.open_mapped(job.model)
+        environment, file = self._library.open(job.model)
         self.signatures = _signatures(self._library, file)
         _check_fixed(self.signatures)
         weights, self.cache = use_cache(job.cache)
         options = f"num_threads = {job.num_threads}\nweight_cache_file_path = '{weights or CACHE}'\n"
         self._handle = self._library.compile_file(environment, file, CPU, xnnpack=options)
-        weakref.finalize(self, _destroy, self._library, (self._handle, environment))
-        self._library.function("LiteRtDestroyModel")(file)
+        weakref.finalize(self, _destroy, self._library, (self._handle, file, environment))
         return_heap()
-        for path in (job.model, self._library.path):
-            drop_pages(path)
+        drop_pages(job.model)
         self._calls: dict[str, tuple[Arrays, Arrays, Callable[[], None]]] = {}
 
     def prepare(self, signature: str, inputs: Arrays) -> Call:

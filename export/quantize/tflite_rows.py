@@ -45,7 +45,7 @@ def _tables(model: Any, subgraph: Any) -> list[int]:
 
 
 def _has_row_scales(table: Any) -> bool:
-    """Whether a tensor is of int8 with a scale for each row: of int4 with one scale, lookups crash (2.3.0)."""
+    """Whether a tensor is of int8 with a scale for each row."""
     found = table.quantization
     if table.type != schema.TensorType.INT8 or found is None or found.scale is None or found.quantizedDimension:
         return False
