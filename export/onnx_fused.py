@@ -1,10 +1,10 @@
 """Models that write, with the attention of each layer as one operator of ONNX Runtime, com.microsoft's
-GroupQueryAttention, and the rotation of queries and of keys as one each, RotaryEmbedding.
+GroupQueryAttention.
 
-The former puts keys and values behind the cache, and computes scores, softmax and heads. Written out, those are 30
-operators a layer, of which few use a second thread, and the cache is copied in each call; here cache and new cache may
-be one buffer. It could turn queries and keys as well, but ONNX Runtime 1.31 then passes over the positions of a prompt
-that begins a text: those of one that is padded to the left would not be those of what follows it.
+It turns queries and keys by their positions, puts keys and values behind the cache, and computes scores, softmax and
+heads. Written out, those are 40 operators a layer, of which few use a second thread, and the cache is copied in each
+call; here cache and new cache may be one buffer. Rotations tell how far tokens are apart, so the operator turns each by
+its place in the cache: of a text that is padded before its first token, all places are off by the same number.
 """
 
 from dataclasses import dataclass, replace
@@ -18,9 +18,9 @@ from edgekit.model.pytorch import Attention, Block, KeyValue, Memory, at_most, p
 from edgekit.program import Program
 from edgekit.sources.writers_torch import FlatDecoder, FlatEncoderDecoder
 
-_ATTENTION, _ROTATION = "com.microsoft::GroupQueryAttention", "com.microsoft::RotaryEmbedding"
-#: the size of a head is a multiple of this in ONNX Runtime 1.31's operator
-HEAD = 8
+_ATTENTION = "com.microsoft::GroupQueryAttention"
+#: the size of a head is a multiple of this in ONNX Runtime 1.31's operator; of the other where it turns heads
+HEAD, TURNED_HEAD = 8, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +28,12 @@ class Call:
     """What all layers of a call have in common.
 
     `length` is that of the new cache, which is filled with `total` int32 [1] tokens: `last` int32 [batch] is the place
-    of the last one in each text. `positions` int64 [batch, n] are those of ids; `hidden` float32 [batch, 1, n, length]
-    is added to scores.
+    of the last one in each text. `hidden` float32 [batch, 1, n, length] is added to scores.
     """
 
     length: Any
     total: Tensor
     last: Tensor
-    positions: Tensor
     hidden: Tensor | None = None
 
 
@@ -59,7 +57,7 @@ def fused(program: Program) -> Program:
 
 
 def _fits(model: Decoder | EncoderDecoder) -> bool:
-    return model.config.head_dim % HEAD == 0
+    return model.config.head_dim % (TURNED_HEAD if model.config.positions == "rotary" else HEAD) == 0
 
 
 def attend(
@@ -69,17 +67,19 @@ def attend(
     *,
     heads: int,
     scale: float,
+    rotary: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return heads [batch, n, heads * head_dim], and the keys and values of the new cache.
 
-    `given` are queries, keys and values [batch, n, …] of ids.
+    `given` are queries, keys and values [batch, n, …] of ids; the former two are turned by `rotary`, cosines and sines
+    [longest, head_dim / 2] of each place.
     """
     query, (batch, kv_heads, _, head_dim) = given[0], past[0].shape
     present = (batch, kv_heads, call.length, head_dim)
     found = torch.onnx.ops.symbolic_multi_out(
         _ATTENTION,
-        (*given, *past, call.last, call.total, None, None, None, call.hidden),
-        {"num_heads": heads, "kv_num_heads": kv_heads, "scale": scale},
+        (*given, *past, call.last, call.total, *(rotary or (None, None)), None, call.hidden),
+        {"num_heads": heads, "kv_num_heads": kv_heads, "scale": scale, "do_rotary": int(rotary is not None)},
         dtypes=(query.dtype,) * 3,
         shapes=(query.shape, present, present),
         version=1,
@@ -120,15 +120,10 @@ class _Fused(nn.Module):
         return block.after_attention(x, attention.output(heads), memory), (key, value)
 
     def _attend(self, attention: Attention, x: Tensor, past: KeyValue, call: Call) -> tuple[Tensor, Tensor, Tensor]:
-        query, key = self._turned(attention.query(x), call), self._turned(attention.key(x), call)
-        given = (query, key, attention.value(x))
-        return attend(given, past, call, heads=attention.num_heads, scale=attention.head_dim**-0.5)
-
-    def _turned(self, x: Tensor, call: Call) -> Tensor:
-        if self.config.positions != "rotary":
-            return x
-        given = (x, call.positions, self.rotary_cos, self.rotary_sin)
-        return torch.onnx.ops.symbolic(_ROTATION, given, dtype=x.dtype, shape=x.shape, version=1)
+        given = (attention.query(x), attention.key(x), attention.value(x))
+        rotary = (self.rotary_cos, self.rotary_sin) if self.config.positions == "rotary" else None
+        scale = attention.head_dim**-0.5
+        return attend(given, past, call, heads=attention.num_heads, scale=scale, rotary=rotary)
 
 
 class FusedDecoder(_Fused):
@@ -142,7 +137,7 @@ class FusedDecoder(_Fused):
         How much of the cache is filled is told by `mask`, so that the cache may have room for more.
         """
         model = self.model
-        call = masked_call(ids, mask, places)
+        call = masked_call(ids, mask)
         x, cache = self.go_on(model.decoder_blocks(), ids, places, call, cache, model.no_memories())
         return model.scores(model.final_norm(x)), cache
 
@@ -196,18 +191,16 @@ class FusedEncoderDecoder(_Fused):
         return model.scores(model.decoder.final_norm(x)), cache
 
 
-def masked_call(ids: Tensor, mask: Tensor, places: Tensor) -> Call:
-    """The call of a cache that `mask` [batch, past + n] tells the length of; `places` [batch, n] are those of ids."""
+def masked_call(ids: Tensor, mask: Tensor) -> Call:
+    """The call of a cache that `mask` [batch, past + n] tells the length of, and what of it is a token."""
     hidden = padding_scores(mask.to(torch.float32)).expand(-1, -1, ids.shape[1], -1)
-    return replace(grown_call(ids, mask.shape[1]), positions=places.long(), hidden=hidden)
+    return replace(grown_call(ids, mask.shape[1]), hidden=hidden)
 
 
 def grown_call(ids: Tensor, length: Any) -> Call:
     """The call of a cache that is full after it; ids are its last tokens."""
-    batch, count = ids.shape
     total = torch.full((1,), length, dtype=torch.int32, device=ids.device)
-    places = torch.arange(count, dtype=torch.int64, device=ids.device) + (length - count)
-    return Call(length=length, total=total, last=(total - 1).expand(batch), positions=places[None].expand(batch, -1))
+    return Call(length=length, total=total, last=(total - 1).expand(ids.shape[0]))
 
 
 def fixed_call(ids: Tensor, position: Tensor, cache: Cache) -> tuple[Tensor, Call]:
@@ -215,4 +208,4 @@ def fixed_call(ids: Tensor, position: Tensor, cache: Cache) -> tuple[Tensor, Cal
     length, count = cache[0][0].shape[2], ids.shape[1]
     places = at_most(torch.arange(count, dtype=torch.int32, device=ids.device) + position, length - 1)
     total = position + count
-    return places, Call(length=length, total=total, last=total - 1, positions=places.long()[None])
+    return places, Call(length=length, total=total, last=total - 1)

@@ -72,7 +72,7 @@ class FusedHubDecoder(nn.Module):
 
     def grown(self, ids: Tensor, mask: Tensor, places: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """Return logits [batch, n, vocab] and the longer cache, as `Decoder.grown`."""
-        return self._run(ids, places, masked_call(ids, mask, places), cache, last=False)
+        return self._run(ids, places, masked_call(ids, mask), cache, last=False)
 
     def cached(self, ids: Tensor, position: Tensor, cache: Cache, *, last: bool = False) -> tuple[Tensor, Cache]:
         """Return logits and the new cache of the same size, as `Decoder.cached`."""

@@ -8,16 +8,17 @@ from onnx import helper, numpy_helper
 
 from edgekit.sources.writers_onnx import IN_PLACE
 
-_ATTENTION, _ROTATION, _MICROSOFT = "GroupQueryAttention", "RotaryEmbedding", "com.microsoft"
+_ATTENTION, _MICROSOFT = "GroupQueryAttention", "com.microsoft"
 _PAST, _PRESENT, _SOURCE = "past_key_values", "present", ".encoder."
 _ELEMENTWISE = frozenset({"Add", "Mul", "Div", "Pow", "Sqrt", "Sigmoid", "Gelu", "Relu"})
 
 
 def simplify_writer(model: Any) -> None:
-    """Join each norm by root mean squares with the sum before it, and the three products before an attention."""
+    """Join each norm by root mean squares with the sum before it, and products that read the same."""
     divide_by_roots(model)
     join_sums(model)
     pack_projections(model)
+    pack_pairs(model)
     _remove_unread(model.graph)
 
 
@@ -141,18 +142,41 @@ class _Product(NamedTuple):
 
 
 def pack_projections(model: Any) -> None:
-    """Make queries, keys and values one product where an attention reads those of one tensor, turned or not."""
+    """Make queries, keys and values one product where an attention reads those of one tensor."""
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    readers, makers = _readers(graph), {output: node for node in graph.node for output in node.output}
+    readers, makers = _readers(graph), _makers(graph)
     for attention in [node for node in graph.node if node.op_type == _ATTENTION]:
-        turns = [makers[name] for name in attention.input[:2] if makers[name].op_type == _ROTATION]
-        names = [turn.input[0] for turn in turns] if len(turns) == 2 else list(attention.input[:2])
-        names.append(attention.input[2])
+        names = list(attention.input[:3])
         products = [product for name in names if (product := _product(name, makers, constants)) is not None]
         alone = all(len(readers[name]) == 1 for name in names)
         if alone and len(products) == 3 and len({product.like for product in products}) == 1:
-            _pack(products, attention, graph, constants, split=bool(turns))
+            attention.input[:3] = [_pack(products, graph, constants), "", ""]
+
+
+def pack_pairs(model: Any) -> None:
+    """Make two products of one tensor, as gate and values of a gated MLP are, one that is split.
+
+    What is read is rounded once then, where weights are integers, and threads wait for each other once.
+    """
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    makers = _makers(graph)
+    found: dict[str, list[_Product]] = {}
+    shifted = {name for node in graph.node if node.op_type == "Add" for name in node.input}
+    for node in graph.node:
+        product = _product(node.output[0], makers, constants) if node.op_type in ("MatMul", "Add") else None
+        if product is not None and (product.bias or product.output not in shifted):
+            found.setdefault(product.read, []).append(product)
+    for products in found.values():
+        if len(products) == 2 and len({product.like for product in products}) == 1:
+            packed = _pack(products, graph, constants)
+            sizes = np.array([constants[product.matrix].dims[1] for product in products])
+            graph.initializer.append(numpy_helper.from_array(sizes, f"{packed}_sizes"))
+            names = [product.output for product in products]
+            split = helper.make_node("Split", [packed, f"{packed}_sizes"], names, name=f"{packed}_split", axis=-1)
+            place = next(index for index, node in enumerate(graph.node) if packed in node.output)
+            graph.node.insert(place + 1, split)
 
 
 def _product(name: str, makers: Mapping[str, Any], constants: Mapping[str, Any]) -> _Product | None:
@@ -168,27 +192,20 @@ def _product(name: str, makers: Mapping[str, Any], constants: Mapping[str, Any])
     return _Product(node.input[0], node.input[1], bias, (node, *nodes), name)
 
 
-def _pack(products: Sequence[_Product], attention: Any, graph: Any, constants: dict[str, Any], *, split: bool) -> None:
-    """Put the packed product in the place of the first; the attention reads it, or what it is `split` in."""
-    name = f"{attention.output[0]}_packed"
+def _pack(products: Sequence[_Product], graph: Any, constants: dict[str, Any]) -> str:
+    """Put the packed product in the place of the first of `products`, and return its name."""
+    name = f"{products[0].output}_packed"
     matrix = _joined([product.matrix for product in products], graph, constants)
     made = [helper.make_node("MatMul", [products[0].read, matrix], [name], name=name)]
     if products[0].bias:
         bias = _joined([product.bias for product in products], graph, constants)
         made.append(helper.make_node("Add", [name, bias], [f"{name}_shifted"], name=f"{name}_shifted"))
-    (last,) = made[-1].output
-    if split:
-        sizes = numpy_helper.from_array(np.array([constants[p.matrix].dims[1] for p in products]), f"{name}_sizes")
-        graph.initializer.append(sizes)
-        outputs = [product.output for product in products]
-        made.append(helper.make_node("Split", [last, sizes.name], outputs, name=f"{name}_split", axis=-1))
-    else:
-        attention.input[:3] = [last, "", ""]
     place = next(index for index, node in enumerate(graph.node) if node.output[0] == products[0].nodes[0].output[0])
     for node in (node for product in products for node in product.nodes):
         graph.node.remove(node)
     for node in reversed(made):
         graph.node.insert(place, node)
+    return str(made[-1].output[0])
 
 
 def _joined(names: Sequence[str], graph: Any, constants: dict[str, Any]) -> str:
@@ -199,6 +216,10 @@ def _joined(names: Sequence[str], graph: Any, constants: dict[str, Any]) -> str:
         constants[name] = numpy_helper.from_array(values, name)
         graph.initializer.append(constants[name])
     return name
+
+
+def _makers(graph: Any) -> dict[str, Any]:
+    return {output: node for node in graph.node for output in node.output}
 
 
 def _readers(graph: Any) -> dict[str, list[Any]]:

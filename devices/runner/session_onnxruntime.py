@@ -90,6 +90,7 @@ class _Buffers:
     def __init__(self, binding: Any, room: int) -> None:
         self.binding, self.room, self.filled = binding, room, 0
         self.arrays: Arrays = {}
+        self.inputs: Arrays = {}  # what the session is bound to, beside the cache
         self.count = 0  # of tokens in the outputs
         self.outputs: Arrays = {}
 
@@ -116,6 +117,11 @@ class InPlaceSession(Session):
 
     def call(self, signature: str, inputs: Arrays, state: State) -> tuple[Arrays, State]:
         """Run on the states' buffers."""
+        outputs, state = self.advance(signature, inputs, state)
+        return {name: np.array(value) for name, value in outputs.items()}, state
+
+    def advance(self, signature: str, inputs: Arrays, state: State) -> tuple[Arrays, State]:
+        """Run on the states' buffers; the outputs are those of the next call as well."""
         buffers: _Buffers = next(iter(state.values()))
         count = inputs[self._ids].shape[1]
         past = int(inputs["position"][0]) if "position" in inputs else inputs["attention_mask"].shape[1] - count
@@ -123,12 +129,13 @@ class InPlaceSession(Session):
             buffers = self._copied(buffers, past, past + count)
             state = dict.fromkeys(state, buffers)
         self._make_outputs(buffers, count)
-        arrays = {name: np.ascontiguousarray(value) for name, value in inputs.items()}  # there until the call is over
-        for name, value in arrays.items():
-            buffers.binding.bind_cpu_input(name, value)
+        for name, value in inputs.items():
+            if value is not buffers.inputs.get(name):  # else the session reads what is in it now
+                buffers.inputs[name] = np.ascontiguousarray(value)
+                buffers.binding.bind_cpu_input(name, buffers.inputs[name])
         self._session.run_with_iobinding(buffers.binding)
         buffers.filled = past + count
-        return {name: np.array(value) for name, value in buffers.outputs.items()}, state
+        return buffers.outputs, state
 
     def size_bytes(self, state: State) -> int:
         """What the buffers take, of one text."""

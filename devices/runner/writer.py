@@ -46,7 +46,7 @@ class Writer:
     def __init__(self, backend: Backend, context: Optional[int] = None) -> None:
         self.session: Session = open_session(backend)
         self._signatures = backend.signatures
-        self._inputs = {name: _own_inputs(known) for name, known in self._signatures.items()}
+        self._inputs = {name: _Inputs(known) for name, known in self._signatures.items()}
         self._decode = self._find_decode()
         self._ids = next(name for name in IDS if name in self._signatures[self._decode].inputs)
         self._prefill = self._find_prefill()
@@ -71,11 +71,11 @@ class Writer:
 
     def step(self, token: int, before: Reading) -> Reading:
         """Read one more token; what was read `before` can still be gone on from until it is released."""
-        return self._read([token], before, owned=False)
+        return self._read_last([token], before, owned=False)
 
     def go_on(self, token: int, before: Reading) -> Reading:
-        """Read one more token where nothing else goes on from `before`, which is thereby released."""
-        return self._read([token], before, owned=True)
+        """Read one more token where nothing else goes on from `before`, which is thereby released, logits too."""
+        return self._read_last([token], before, owned=True)
 
     def release(self, reading: Reading) -> None:
         """Say that nothing goes on from a reading any more, but perhaps from others of the same text."""
@@ -100,9 +100,13 @@ class Writer:
             _, state = self._call(self._prefill[size], padded, before, owned=owned)
             count, owned = count + len(part), True
             before = before._replace(state=state, length=count)
-        outputs, state = self._call(self._decode, last, before, owned=owned)
-        logits = outputs["logits"].reshape(-1, outputs["logits"].shape[-1])[-1]
-        return Reading(logits, state, count + len(last), before.given)
+        return self._read_last(last, before, owned=owned)
+
+    def _read_last(self, ids: list[int], before: Reading, *, owned: bool) -> Reading:
+        """Read what the signature that gives logits takes in one call."""
+        outputs, state = self._call(self._decode, ids, before, owned=owned)
+        logits = outputs["logits"]
+        return Reading(logits.reshape(-1, logits.shape[-1])[-1], state, before.length + len(ids), before.given)
 
     def _plan(self, count: int, length: int) -> list[int]:
         """The sizes of the calls that read `count` tokens behind `length` others."""
@@ -110,19 +114,13 @@ class Writer:
 
     def _call(self, name: str, ids: list[int], before: Reading, *, owned: bool) -> tuple[Arrays, State]:
         """Call a signature with the inputs that it has."""
-        inputs = {}
-        for port_name, dtype in self._inputs[name]:
-            value = before.given.get(port_name)
-            inputs[port_name] = np.asarray(_value(port_name, ids, before.length), dtype) if value is None else value
-        return self._run(name, inputs, before.state, f"reading token {before.length + 1}", owned=owned)
-
-    def _run(self, name: str, inputs: Arrays, state: State, what: str, *, owned: bool = False) -> tuple[Arrays, State]:
+        inputs = self._inputs[name].fill(ids, before.length, before.given)
         try:
-            return (self.session.advance if owned else self.session.call)(name, inputs, state)
+            return (self.session.advance if owned else self.session.call)(name, inputs, before.state)
         except RunError:
             raise
         except Exception as error:
-            raise RunError("run-failed", f"{what} failed: {first_line(error)}") from error
+            raise RunError("run-failed", f"reading token {before.length + 1} failed: {first_line(error)}") from error
 
     def _begin(self, source: Sequence[int]) -> tuple[Arrays, State]:
         """What every call takes, and the first states; the encoder has run."""
@@ -135,7 +133,10 @@ class Writer:
         named = next(names for names in _SOURCE if names[0] in ports)
         rows = ([*source], [1] * len(source))
         taken = {name: _padded(row, length, ports[name].dtype) for name, row in zip(named, rows)}
-        _, state = self._run(encode, taken, state, "reading the source text")
+        try:
+            _, state = self.session.call(encode, taken, state)
+        except Exception as error:
+            raise RunError("run-failed", f"reading the source text failed: {first_line(error)}") from error
         ports = self._signatures[self._decode].inputs
         masks = {name: ports[name] for name in _SOURCE_MASKS if name in ports}
         return {name: _padded(rows[1], port.shape[1], port.dtype) for name, port in masks.items()}, state
@@ -208,25 +209,46 @@ def is_encoder(signature: Signature) -> bool:
     return takes and not past_names(signature) and bool(present_names(signature)) and "logits" not in signature.outputs
 
 
-def _own_inputs(signature: Signature) -> list[tuple[str, Any]]:
-    """The inputs that are no states, with numpy's dtype."""
-    past = past_names(signature).values()
-    return [(name, np.dtype(port.dtype)) for name, port in signature.inputs.items() if name not in past]
+class _Inputs:
+    """What a signature is given beside its states, in arrays that are used again for each call with as many ids."""
+
+    def __init__(self, signature: Signature) -> None:
+        past = past_names(signature).values()
+        self._dtypes = {name: np.dtype(port.dtype) for name, port in signature.inputs.items() if name not in past}
+        self._arrays: dict[tuple[str, int], Any] = {}
+
+    def fill(self, ids: list[int], count: int, given: Arrays) -> Arrays:
+        """The inputs for ids that follow `count` tokens; those that are `given` as they are.
+
+        Raises RunError for an input that the loop does not know.
+        """
+        made, total = {}, count + len(ids)
+        for name, dtype in self._dtypes.items():
+            if name in given:
+                made[name] = given[name]
+            elif name == "attention_mask":
+                made[name] = self._array(name, 1 << (total - 1).bit_length(), dtype)[:, :total]
+            else:
+                made[name] = array = self._array(name, 1 if name == "position" else len(ids), dtype)
+                array[0] = _value(name, ids, count)
+        return made
+
+    def _array(self, name: str, size: int, dtype: Any) -> Any:
+        """An array of ones [1, size], or [1] for a position, as it was left by the call before."""
+        made = self._arrays.get((name, size))
+        if made is None:
+            shape = (1,) if name == "position" else (1, size)
+            made = self._arrays[name, size] = np.ones(shape, dtype)
+        return made
 
 
 def _value(name: str, ids: list[int], count: int) -> Any:
-    """What an input is given for ids that follow `count` tokens.
-
-    Raises RunError for an input that the loop does not know.
-    """
     if name in IDS:
-        return [ids]
+        return ids
     if name == "position":
-        return [count]
+        return count
     if name == "position_ids":
-        return [range(count, count + len(ids))]
-    if name == "attention_mask":
-        return np.ones((1, count + len(ids)), np.int64)
+        return range(count, count + len(ids))
     raise RunError("load-failed", f"the file has an input {name!r}, which no part of a text is for")
 
 

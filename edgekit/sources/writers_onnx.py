@@ -39,7 +39,8 @@ def growing_signatures(config: WriterShape) -> tuple[Signature, ...]:
 
     - decode: input_ids, attention_mask (of past and ids), position_ids int64, the cache float32 [batch, kv_heads, past,
       head_dim] → logits [batch, n, vocab], the cache with ids in it. To translate: encoder_attention_mask, input_ids,
-      the cache, what `encode` gave. The cache may be empty: past is 0 then.
+      the cache, what `encode` gave. The cache may be empty: past is 0 then. Fused rotations go by the places in the
+      cache, whatever position_ids are: a text that is padded before or behind has the same logits by both.
     - encode: input_ids, attention_mask → last_hidden_state, keys and values of the source for each decoder block.
     - begin: what Optimum calls first: encoder_attention_mask, input_ids, encoder_hidden_states → logits, both caches.
     """
