@@ -6,10 +6,11 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-#: operators that quantizers take for broken where the type of their options is missing
+#: operators that quantizers, and OpenVINO, take for broken where the type of their options is missing
 _OPTIONS = {
     schema.BuiltinOperator.SLICE: (schema.BuiltinOptions.SliceOptions, schema.SliceOptionsT),
     schema.BuiltinOperator.MUL: (schema.BuiltinOptions.MulOptions, schema.MulOptionsT),
+    schema.BuiltinOperator.SUB: (schema.BuiltinOptions.SubOptions, schema.SubOptionsT),
     schema.BuiltinOperator.GATHER: (schema.BuiltinOptions.GatherOptions, schema.GatherOptionsT),
     schema.BuiltinOperator.BITCAST: (schema.BuiltinOptions.BitcastOptions, schema.BitcastOptionsT),
     schema.BuiltinOperator.CONCATENATION: (schema.BuiltinOptions.ConcatenationOptions, schema.ConcatenationOptionsT),
@@ -73,6 +74,15 @@ def drop_unread_operators(subgraph: Any) -> None:
             kept.append(operator)
             wanted |= {int(index) for index in operator.inputs}
     subgraph.operators = kept[::-1]
+
+
+def drop_unread_codes(model: Any) -> None:
+    """Leave out the kinds of operators that no operator is of: old runtimes refuse a file for a version of such."""
+    operators = [operator for subgraph in model.subgraphs for operator in subgraph.operators]
+    kept = sorted({int(operator.opcodeIndex) for operator in operators})
+    model.operatorCodes = [model.operatorCodes[index] for index in kept]
+    for operator in operators:
+        operator.opcodeIndex = kept.index(int(operator.opcodeIndex))
 
 
 def make_operator(model: Any, builtin: int, inputs: list[int], outputs: list[int]) -> Any:

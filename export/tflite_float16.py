@@ -22,7 +22,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from edgekit.export.float16 import check_range
 from edgekit.export.tflite_edit import add_tensor, kind_of, make_operator
-from edgekit.export.tflite_writer import serialize
+from edgekit.export.tflite_writer import write_model
 
 #: vectors (biases, scales) and tiny tables stay float32: unpacking them costs more than they weigh
 MINIMUM_ELEMENTS = 64
@@ -44,7 +44,7 @@ def store_as_float16(source: Path, output: Path) -> None:
     opcode = _dequantize_opcode(model)
     for subgraph in model.subgraphs:
         _compress_subgraph(model, subgraph, opcode)
-    output.write_bytes(serialize(model))
+    write_model(output, model)
 
 
 def _compress_subgraph(model: Any, subgraph: Any, opcode: int) -> None:

@@ -2,9 +2,10 @@
 
 Every signature of a file brings its operators and tensors into memory, each with its name (all-MiniLM-L6-v2 with
 five lengths: 367 operators and 190 kB of names a signature), and operators cost time of their own where texts are
-short. Shapes change, numbers do not, but for the sum of two constants.
+short. Shapes change, numbers do not, but for rounding.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +19,49 @@ from edgekit.export.tflite_edit import (
     add_tensor,
     constant_of,
     drop_unread_buffers,
+    drop_unread_codes,
     drop_unread_operators,
-    kind_of,
     make_operator,
 )
-from edgekit.export.tflite_writer import serialize
+from edgekit.export.tflite_fewer import scale_queries, subtract_means
+from edgekit.export.tflite_graph import Graph, Shape
+from edgekit.export.tflite_writer import write_model
 
 _OP = schema.BuiltinOperator
 #: operators of one number each, which give a tensor of the same shape
 _EACH = {_OP.ADD, _OP.SUB, _OP.MUL, _OP.DIV, _OP.RSQRT, _OP.SQRT, _OP.MAXIMUM}
-_KINDS: dict[int, Any] = {
-    schema.TensorType.FLOAT32: np.float32,
-    schema.TensorType.INT32: np.int32,
-    schema.TensorType.BOOL: np.bool_,
-}
-_Shape = tuple[int, ...]
+#: before the name of a class
+_MODULES = re.compile(rb"(?<![\w.])(?:[a-z_]\w*\.){2,}(?=[A-Z])")
 
 
 def simplify(path: Path) -> None:
     """Rewrite a float32 file of a model without states, in place."""
     model = flatbuffer_utils.read_model(str(path))
     for place, subgraph in enumerate(model.subgraphs):
-        graph = _Graph(model, subgraph)
-        for rewrite in (_merge_additions, _narrow_masks, _keep_axes, _keep_batch):
+        graph = Graph(model, subgraph)
+        for rewrite in (_merge_additions, _narrow_masks, _keep_axes, _keep_batch, subtract_means, scale_queries):
             rewrite(graph)
-        drop_unread_operators(subgraph)
+            drop_unread_operators(subgraph)
         _drop_tensors(model, place)
-        if place:
-            _shorten_names(subgraph, place)
+        _shorten_names(subgraph, place)
     drop_unread_buffers(model)
-    path.write_bytes(serialize(model))
+    drop_unread_codes(model)
+    write_model(path, model)
 
 
 def _shorten_names(subgraph: Any, place: int) -> None:
-    """Names that only tell tensors apart, as quantizers need it: those of the first signature say what they are."""
-    for index, tensor in enumerate(subgraph.tensors):
-        tensor.name = f"{place}.{index}".encode()
+    """Names of the first signature without the modules of classes, where they still tell tensors apart; in the others
+    they need only do that, for quantizers.
+
+    `torch.nn.modules.linear.Linear_query`, in the names of all that the layer gives, says no more than Linear_query.
+    """
+    names = [_MODULES.sub(b"", tensor.name) for tensor in subgraph.tensors]
+    if place:
+        names = [f"{place}.{index}".encode() for index in range(len(names))]
+    elif len(set(names)) < len(names):
+        return
+    for tensor, name in zip(subgraph.tensors, names, strict=True):
+        tensor.name = name
 
 
 def _drop_tensors(model: Any, place: int) -> None:
@@ -71,59 +79,7 @@ def _drop_tensors(model: Any, place: int) -> None:
         port.tensorIndex = numbers[int(port.tensorIndex)]
 
 
-class _Graph:
-    """A subgraph, who gives and who reads its tensors."""
-
-    def __init__(self, model: Any, subgraph: Any) -> None:
-        self.model, self.subgraph = model, subgraph
-
-    def kind(self, operator: Any) -> int:
-        return kind_of(self.model, operator)
-
-    def of_kind(self, kind: int) -> list[Any]:
-        return [op for op in self.subgraph.operators if kind_of(self.model, op) == kind]
-
-    def giver(self, index: int) -> Any:
-        """The operator that gives a tensor; None for inputs and constants."""
-        return next((op for op in self.subgraph.operators if index in map(int, op.outputs)), None)
-
-    def readers(self, index: int) -> list[Any]:
-        return [op for op in self.subgraph.operators if index in map(int, op.inputs)]
-
-    def shape(self, index: int) -> _Shape:
-        sizes = self.subgraph.tensors[index].shape
-        return () if sizes is None else tuple(int(size) for size in sizes)
-
-    def set_shape(self, index: int, shape: _Shape) -> None:
-        self.subgraph.tensors[index].shape = np.asarray(shape, np.int32)
-
-    def values(self, index: int) -> Any:
-        """The values of a constant of any type that numpy has; None for what is computed."""
-        tensor = self.subgraph.tensors[index]
-        data = self.model.buffers[tensor.buffer].data
-        if data is None or tensor.type not in _KINDS:
-            return None
-        return np.frombuffer(np.asarray(data, np.uint8), _KINDS[tensor.type]).reshape(self.shape(index))
-
-    def is_scalar(self, index: int) -> bool:
-        """Whether a tensor is a constant of one number, which fits every shape (of no more axes)."""
-        values = self.values(index)
-        return values is not None and values.size == 1 and values.ndim <= 1
-
-    def is_output(self, index: int) -> bool:
-        return index in map(int, self.subgraph.outputs)
-
-    def replace(self, operator: Any, by: Any) -> None:
-        place = next(i for i, op in enumerate(self.subgraph.operators) if op is operator)
-        self.subgraph.operators[place] = by
-
-    def read_instead(self, old: int, new: int) -> None:
-        """Let all that read one tensor read another."""
-        for operator in self.readers(old):
-            operator.inputs = [new if int(index) == old else int(index) for index in operator.inputs]
-
-
-def _merge_additions(graph: _Graph) -> None:
+def _merge_additions(graph: Graph) -> None:
     """x + constant + constant → x + constant: embeddings of positions and of the only type of token."""
     for outer in graph.of_kind(_OP.ADD):
         found = _plus_constant(graph, outer)
@@ -140,7 +96,7 @@ def _merge_additions(graph: _Graph) -> None:
         outer.inputs = [within[0], constant]
 
 
-def _plus_constant(graph: _Graph, addition: Any) -> tuple[int, Any] | None:
+def _plus_constant(graph: Graph, addition: Any) -> tuple[int, Any] | None:
     """The tensor and the constant that an operator adds; None where it does not, or does more."""
     options = addition.builtinOptions
     if options is not None and getattr(options, "fusedActivationFunction", False):
@@ -153,7 +109,7 @@ def _plus_constant(graph: _Graph, addition: Any) -> tuple[int, Any] | None:
     return None
 
 
-def _narrow_masks(graph: _Graph) -> None:
+def _narrow_masks(graph: Graph) -> None:
     """A mask of what each token sees, where each sees the same, as a mask of one row.
 
     So transformers writes "all tokens and those that are no padding": a table of length² that no fast kernel makes.
@@ -171,7 +127,7 @@ def _narrow_masks(graph: _Graph) -> None:
                 break
 
 
-def _as_reshape(graph: _Graph, gather: Any) -> None:
+def _as_reshape(graph: Graph, gather: Any) -> None:
     """Gathering all of a tensor in its own order only changes its shape."""
     source, output = int(gather.inputs[0]), int(gather.outputs[0])
     indices, shape = graph.values(int(gather.inputs[1])), graph.shape(source)
@@ -185,14 +141,14 @@ def _as_reshape(graph: _Graph, gather: Any) -> None:
     graph.replace(gather, make_operator(graph.model, _OP.RESHAPE, [source, to], [output]))
 
 
-def _keep_axes(graph: _Graph) -> None:
+def _keep_axes(graph: Graph) -> None:
     """Means of rows with an axis of 1 in the place of the row, as they are used in norms, instead of reshaping them."""
     means = [op for op in graph.of_kind(_OP.MEAN) if _wide(graph, op)]
     shapes = {int(op.outputs[0]): _wide(graph, op) for op in means}
     _widen(graph, means, shapes)
 
 
-def _wide(graph: _Graph, mean: Any) -> _Shape | None:
+def _wide(graph: Graph, mean: Any) -> Shape | None:
     """What the shape would be with the axis that a mean of rows takes away; None for other means."""
     axes, shape = graph.values(int(mean.inputs[1])), graph.shape(int(mean.inputs[0]))
     options = mean.builtinOptions
@@ -204,7 +160,7 @@ def _wide(graph: _Graph, mean: Any) -> _Shape | None:
     return (*shape[:-1], 1)
 
 
-def _widen(graph: _Graph, means: list[Any], shapes: dict[int, _Shape | None]) -> None:
+def _widen(graph: Graph, means: list[Any], shapes: dict[int, Shape | None]) -> None:
     """Give means, and what is computed from them number by number, wide shapes; drop the reshapes to these."""
     for operator in graph.subgraph.operators:
         if graph.kind(operator) in _EACH:
@@ -228,7 +184,7 @@ def _widen(graph: _Graph, means: list[Any], shapes: dict[int, _Shape | None]) ->
                 graph.read_instead(int(reader.outputs[0]), index)
 
 
-def _stays(graph: _Graph, index: int, shapes: dict[int, _Shape | None]) -> bool:
+def _stays(graph: Graph, index: int, shapes: dict[int, Shape | None]) -> bool:
     """Whether all that a tensor is computed from is widened, and all that reads it takes it so."""
     giver = graph.giver(index)
     if graph.is_output(index):
@@ -243,7 +199,7 @@ def _stays(graph: _Graph, index: int, shapes: dict[int, _Shape | None]) -> bool:
     return True
 
 
-def _keep_batch(graph: _Graph) -> None:
+def _keep_batch(graph: Graph) -> None:
     """Products of activations with the axis of the batch, of 1, that converters reshape away before and after."""
     for product in graph.of_kind(_OP.BATCH_MATMUL):
         sources = [_without_batch(graph, int(index)) for index in product.inputs]
@@ -255,7 +211,7 @@ def _keep_batch(graph: _Graph) -> None:
             graph.set_shape(output, shape)
 
 
-def _without_batch(graph: _Graph, index: int) -> int | None:
+def _without_batch(graph: Graph, index: int) -> int | None:
     """The tensor that a reshape took a first axis of 1 from to give this one."""
     giver = graph.giver(index)
     if giver is None or graph.kind(giver) != _OP.RESHAPE:
@@ -264,14 +220,14 @@ def _without_batch(graph: _Graph, index: int) -> int | None:
     return source if graph.shape(source) == (1, *graph.shape(index)) else None
 
 
-def _can_be(graph: _Graph, index: int, shape: _Shape) -> bool:
+def _can_be(graph: Graph, index: int, shape: Shape) -> bool:
     """Whether a tensor can be of another shape, and all that is computed from it stay what it is where it ends."""
     if graph.is_output(index):
         return False
     return all(_takes(graph, reader, index, shape) for reader in graph.readers(index))
 
 
-def _takes(graph: _Graph, reader: Any, index: int, shape: _Shape) -> bool:
+def _takes(graph: Graph, reader: Any, index: int, shape: Shape) -> bool:
     kind, output = graph.kind(reader), int(reader.outputs[0])
     others = [int(i) for i in reader.inputs if int(i) != index]
     if kind == _OP.RESHAPE:
@@ -285,14 +241,14 @@ def _takes(graph: _Graph, reader: Any, index: int, shape: _Shape) -> bool:
     return _broadcast(shape, *map(graph.shape, others)) == graph.shape(output)
 
 
-def _broadcast(*shapes: _Shape) -> _Shape | None:
+def _broadcast(*shapes: Shape) -> Shape | None:
     try:
         return tuple(int(size) for size in np.broadcast_shapes(*shapes))
     except ValueError:
         return None
 
 
-def _spread(graph: _Graph, index: int, shape: _Shape) -> None:
+def _spread(graph: Graph, index: int, shape: Shape) -> None:
     """Give what is computed from a tensor number by number its new shape; drop the reshapes to that shape."""
     for reader in graph.readers(index):
         output = int(reader.outputs[0])

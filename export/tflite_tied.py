@@ -24,7 +24,7 @@ from edgekit.export.tflite_edit import (
     kind_of,
     make_operator,
 )
-from edgekit.export.tflite_writer import serialize
+from edgekit.export.tflite_writer import write_model
 
 _LOOKUPS = (schema.BuiltinOperator.GATHER, schema.BuiltinOperator.EMBEDDING_LOOKUP)
 #: a product of two float32 numbers, divided again
@@ -48,7 +48,7 @@ def finish_writer(path: Path, names: Mapping[str, str]) -> None:
     write_in_place(model)
     read_as_it_lies(model)
     drop_unread_buffers(model)
-    path.write_bytes(serialize(model))
+    write_model(path, model)
 
 
 def _tables(model: Any) -> dict[int, NDArray[np.float32]]:

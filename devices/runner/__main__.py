@@ -3,7 +3,7 @@
 JSON lines on standard output, {"schema": 1, "event": …}. Exit code 0; 2 for a job that is none; 3 with an error event.
 
     loaded      runtime, version, signatures, load_s
-    memory      baseline_bytes (runtime and numpy imported), peak_bytes (with each signature's largest step run)
+    memory      baseline_bytes (runtime and numpy imported, steps read), peak_bytes (each signature's largest step run)
     assignment  which node runs where, as the runtime tells it; fallback: why the accelerator can't be had
     replayed    steps, run_s, non_finite: the outputs of all steps are written (NaN and infinity are no error here)
     warmup      ms of each run, stable
@@ -81,6 +81,7 @@ def _run(job: RunnerJob, events: Events, started: Optional[int], find_runtime: F
     measuring = parse_measuring(job.generation) if job.operation == "measure-generation" else None
     pin(job.pin_cores)
     runtime = find_runtime(job)
+    ready = read_steps(job.steps) if job.operation == "measure" else []  # texts are no memory of the model's
     memory = Memory()
     before = time.monotonic_ns()
     backend = load_backend(runtime, job)
@@ -101,7 +102,7 @@ def _run(job: RunnerJob, events: Events, started: Optional[int], find_runtime: F
         measure_generation(backend, measuring, job, memory, events)
         events.emit("done", steps=len(measuring.prompts))
         return
-    steps = read_steps(job.steps)
+    steps = ready or read_steps(job.steps)
     if job.operation == "replay":
         events.emit("done", **_prove(backend, steps, job))
         return

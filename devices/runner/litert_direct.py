@@ -16,13 +16,13 @@ from .backend_litert_compiled import CACHE, CompiledBackend, count_values, use_c
 from .failures import RunError
 from .job import RunnerJob
 from .litert_library import CPU, DTYPES, POINTER, Library, TensorType, handles_of
-from .memory import drop_pages
+from .memory import drop_pages, return_heap
 from .session import past_names
 from .steps import Arrays
 
 _NAMES = {code: name for name, code in DTYPES.items()}
 _RANK = 0x7F
-_DESTROYED = ("LiteRtDestroyCompiledModel", "LiteRtDestroyModel", "LiteRtDestroyEnvironment")
+_DESTROYED = ("LiteRtDestroyCompiledModel", "LiteRtDestroyEnvironment")
 
 
 def open_direct(runtime: Any, job: RunnerJob) -> Optional["DirectBackend"]:
@@ -35,7 +35,7 @@ def open_direct(runtime: Any, job: RunnerJob) -> Optional["DirectBackend"]:
         return None
     try:
         return DirectBackend(runtime, job)
-    except (OSError, RunError):
+    except (OSError, ValueError, RunError):
         return None
 
 
@@ -46,15 +46,17 @@ class DirectBackend(CompiledBackend):
         self.version = str(getattr(runtime, "__version__", "unknown"))
         self._job, self._runtime = job, runtime
         self._library = Library(self.version, accelerated=False)
-        environment, file = self._library.open(job.model)
+        environment, file = self._library.open_mapped(job.model)
         self.signatures = _signatures(self._library, file)
         _check_fixed(self.signatures)
         weights, self.cache = use_cache(job.cache)
         options = f"num_threads = {job.num_threads}\nweight_cache_file_path = '{weights or CACHE}'\n"
         self._handle = self._library.compile_file(environment, file, CPU, xnnpack=options)
-        drop_pages(job.model)
-        handles = (self._handle, file, environment)
-        weakref.finalize(self, _destroy, self._library, handles)
+        weakref.finalize(self, _destroy, self._library, (self._handle, environment))
+        self._library.function("LiteRtDestroyModel")(file)
+        return_heap()
+        for path in (job.model, self._library.path):
+            drop_pages(path)
         self._calls: dict[str, tuple[Arrays, Arrays, Callable[[], None]]] = {}
 
     def prepare(self, signature: str, inputs: Arrays) -> Call:

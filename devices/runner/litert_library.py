@@ -60,7 +60,8 @@ class Library:
         import ai_edge_litert
 
         folder = Path(ai_edge_litert.__file__).parent
-        self._library = ctypes.CDLL(str(folder / "libLiteRt.so"), mode=ctypes.RTLD_GLOBAL)
+        self.path = str(folder / "libLiteRt.so")
+        self._library = ctypes.CDLL(self.path, mode=ctypes.RTLD_GLOBAL)
         self._accelerators = str(folder if accelerated else folder / "none")
         self.kept: list[Any] = []
 
@@ -82,6 +83,20 @@ class Library:
         """An environment, and the handle of a file that was read in it."""
         file, environment = POINTER(), self._environment()
         self.call("LiteRtCreateModelFromFile", environment, path.encode(), ctypes.byref(file))
+        return environment, file
+
+    def open_mapped(self, path: str) -> tuple[Any, Any]:
+        """As `open`, of a file that this maps into memory itself: once compiled, the handle may be destroyed.
+
+        Raises ValueError for an empty file. The handle's own form of a file takes 0.3 MB a signature for
+        all-MiniLM-L6-v2; what is compiled reads none of it (2.3.0, by Valgrind), but the file's bytes.
+        """
+        file, environment = POINTER(), self._environment()
+        mapped = np.memmap(path, np.uint8, "r")
+        self.kept.append(mapped)
+        size_bytes = ctypes.c_size_t(mapped.nbytes)
+        create = "LiteRtCreateModelFromBuffer"
+        self.call(create, environment, POINTER(mapped.ctypes.data), size_bytes, ctypes.byref(file))
         return environment, file
 
     def compile_file(self, environment: Any, file: Any, accelerators: int, **opaque: str) -> Any:

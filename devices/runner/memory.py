@@ -51,10 +51,18 @@ def _getrusage_peak() -> Optional[int]:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def return_heap() -> None:
+    """Give the system back what was freed of the heap, where the C library can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def drop_pages(path: str) -> None:
     """Let the system forget what was read of a file that is mapped into this process: it is read again where needed.
 
-    Runtimes read weights once to pack them, and keep the pages that they read. Nothing is done but on Linux.
+    Runtimes read weights once to pack them, and code once to load a file, and keep the pages of both. Only pages that
+    nobody can have changed are dropped: of a library that is its code, not its tables. Nothing is done but on Linux.
     """
     if sys.platform != "linux":
         return
@@ -65,6 +73,6 @@ def drop_pages(path: str) -> None:
     except OSError:
         return
     for place, access, *_, file in (fields for fields in mapped if len(fields) == 6):
-        if file.rstrip("\n") == name and "w" not in access:
+        if file.rstrip("\n") == name and "w" not in access and ("s" in access or "x" in access):
             start, end = (int(side, 16) for side in place.split("-"))
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONTNEED)

@@ -22,7 +22,7 @@ from edgekit.export.quantize.nodes import tflite_nodes
 from edgekit.export.quantize.tflite_lookup import prepare_tables
 from edgekit.export.quantize.tflite_norms import unfold_norms
 from edgekit.export.quantize.tflite_outliers import balance_outliers
-from edgekit.export.quantize.tflite_signatures import fit_signatures, share_ranges, share_scales
+from edgekit.export.quantize.tflite_signatures import fit_signatures, share_parts, share_ranges
 from edgekit.export.quantize.tflite_weights import float_weights, outputs_of_odd_rows, quantized_weights
 from edgekit.export.tflite_writer import serialize
 from edgekit.model.quantization import BLOCK, masked_low
@@ -52,8 +52,10 @@ def compress(source: Path, output: Path, asked: Mixture, calibration: Path | Non
         tool = quantizer.Quantizer(str(prepared), recipe)
         ranges = _calibrate(prepared, recipe, calibration) if calibration and tool.need_calibration else None
         result = tool.quantize(ranges, enable_progress_report=False)
-    output.write_bytes(share_scales(result.quantized_model))
-    return asked.check(floats, quantized_weights(output), wanted_weights(nodes, floats, asked))
+    output.write_bytes(result.quantized_model)
+    evidence = asked.check(floats, quantized_weights(output), wanted_weights(nodes, floats, asked))
+    share_parts(output)
+    return evidence
 
 
 def _is_mask(values: Floats) -> bool:

@@ -16,7 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 
 from edgekit.export.tflite_edit import add_tensor, drop_unread_operators, kind_of, make_operator
-from edgekit.export.tflite_writer import serialize
+from edgekit.export.tflite_writer import write_model
 from edgekit.proof.golden import Arrays, Step
 from edgekit.proof.writing import Prompt
 from edgekit.sources.writers import DECODE, ENCODE
@@ -43,7 +43,7 @@ def quantize_cache(source: Path, output: Path, texts: Sequence[Prompt]) -> None:
             operators = _written_packed(model, subgraph, operators, made)
         subgraph.operators = operators
         drop_unread_operators(subgraph)
-    output.write_bytes(serialize(model))
+    write_model(output, model)
 
 
 def fit_int8_steps(steps: Sequence[Step], model: Path) -> tuple[Step, ...]:

@@ -12,7 +12,10 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from edgekit.errors import ExportError
 from edgekit.export.lengths import cut_step
-from edgekit.export.tflite_writer import serialize
+from edgekit.export.quantize.tflite_prefixes import share_prefixes
+from edgekit.export.quantize.tflite_rows import scale_rows_apart
+from edgekit.export.tflite_edit import drop_unread_buffers, drop_unread_codes
+from edgekit.export.tflite_writer import write_model
 from edgekit.proof.golden import Step
 
 
@@ -47,33 +50,22 @@ def share_ranges(path: Path, ranges: dict[str, Any]) -> dict[str, Any]:
     return shared
 
 
-def share_scales(content: bytes) -> bytes:
-    """Write equal quantization parameters once: ai-edge-quantizer 0.10 gives each signature a copy.
+def share_parts(path: Path) -> None:
+    """Write a quantized file anew, what signatures have in common once: ai-edge-quantizer 0.10 gives each its own.
 
-    Those of a token table with a scale for each of its rows were half of a file of four lengths.
+    Constants that all share get one name, which quantizers, but no runtimes, want to be another in each signature.
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    if len(model.subgraphs) < 2:
-        return content
-    known: dict[Any, _Shared] = {}
-    for tensor in (tensor for subgraph in model.subgraphs for tensor in subgraph.tensors):
-        found = tensor.quantization
-        if found is not None and found.scale is not None and found.details is None:
-            key = (bytes(np.asarray(found.scale)), bytes(np.asarray(found.zeroPoint)), found.quantizedDimension)
-            tensor.quantization = known.setdefault(key, _Shared(found))
-    return serialize(model)
-
-
-class _Shared:
-    """A part of a model that is packed once and then pointed to."""
-
-    def __init__(self, part: Any) -> None:
-        self._part, self._offset = part, None
-
-    def Pack(self, builder: Any) -> Any:  # noqa: N802  (as flatbuffers' generated classes call it)
-        if self._offset is None:
-            self._offset = self._part.Pack(builder)
-        return self._offset
+    model = flatbuffer_utils.read_model(str(path))
+    scale_rows_apart(model)
+    share_prefixes(model)
+    drop_unread_buffers(model)
+    drop_unread_codes(model)
+    first, *others = model.subgraphs
+    for subgraph in others:
+        for own, tensor in zip(first.tensors, subgraph.tensors, strict=False):
+            if tensor.buffer == own.buffer and model.buffers[own.buffer].data is not None:
+                tensor.name = own.name
+    write_model(path, model)
 
 
 _BOUNDS = ((np.minimum, "min"), (np.maximum, "max"))

@@ -8,6 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
 from edgekit.export.quantize.evidence import Floats, StoredWeight, is_matrix, unpack_int4
+from edgekit.export.quantize.tflite_rows import row_scales
 
 #: ends the name of a table that was given a column of zeros to be of even width
 EVEN = b";even"
@@ -73,7 +74,9 @@ def _unpack(model: Any, subgraph: Any, tensor: Any, data: bytes) -> StoredWeight
 
 def _scales(model: Any, subgraph: Any, tensor: Any, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
     """Scale and zero point, each of a shape that broadcasts to the tensor's."""
-    quantization = tensor.quantization
+    quantization, apart = tensor.quantization, row_scales(model, subgraph, tensor)
+    if apart is not None:
+        return apart[:, None], np.float32(0) * apart[:, None]
     if quantization.detailsType == schema.QuantizationDetails.BlockwiseQuantization:
         stored = subgraph.tensors[quantization.details.scales]
         scales = np.frombuffer(bytes(model.buffers[stored.buffer].data), np.float16).astype(np.float32)

@@ -263,6 +263,7 @@ def test_equal_scales_are_stored_once(routes: Routes) -> None:
     rows = [np.asarray(each, np.float32).tobytes() for each in scales if len(each) == 259]
     assert len(rows) == len(LENGTHS)
     assert output.read_bytes().count(rows[0]) == 1
+    assert output.read_bytes().count(b"\0" * 8 * 259) == 1  # zero points
 
 
 def test_from_texts_to_bundles_that_answer(edgekit: Edgekit, tmp_path: Path) -> None:  # noqa: F811

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.tools import flatbuffer_utils
 
 from edgekit.export.describe import describe_file
 from edgekit.export.tflite_simplify import simplify
@@ -105,3 +106,11 @@ def test_the_same_numbers_in_fewer_operators(made: Made, left_out: dict[str, int
     for name in before:
         np.testing.assert_allclose(after[name], before[name], rtol=1e-6)
     assert operators - Counter(describe_file(path).operators) == Counter(left_out)
+
+
+def test_kinds_of_operators_that_are_left_out_are_not_declared(tmp_path: Path) -> None:
+    """Old runtimes refuse a file that declares a version which they have not, whether it is used or not."""
+    path = written(tmp_path / "model.tflite", ATTENTION)
+    simplify(path)
+    codes = flatbuffer_utils.read_model(str(path)).operatorCodes
+    assert len(codes) == len(Counter(describe_file(path).operators))
