@@ -59,7 +59,11 @@ def drop_unread_buffers(model: Any) -> None:
     read = {entry.buffer for entry in model.metadata or ()}
     for subgraph in model.subgraphs:
         used = {index for operator in subgraph.operators for index in operator.inputs} | set(subgraph.outputs)
-        read |= {subgraph.tensors[index].buffer for index in used if index >= 0}
+        tensors = [subgraph.tensors[index] for index in used if index >= 0]
+        read |= {tensor.buffer for tensor in tensors}
+        details = [tensor.quantization.details for tensor in tensors if tensor.quantization is not None]
+        # scales of blocks are in a tensor of their own, which no operator reads
+        read |= {subgraph.tensors[each.scales].buffer for each in details if hasattr(each, "scales")}
     for index, buffer in enumerate(model.buffers):
         if index not in read:
             buffer.data = None
