@@ -41,7 +41,8 @@ def choose_lengths(
     longest = source.model.max_length if isinstance(source, Foreign) else source.config.max_length
 
     def named(kind: str) -> str:
-        return ", ".join(dict.fromkeys(plan.target.name for plan in plans if plan.target.lengths == kind))
+        taken = (plan for plan in plans if plan.target.lengths == kind and plan.kv_cache != "static")
+        return ", ".join(dict.fromkeys(plan.target.name for plan in taken))
 
     free, several = named("dynamic"), named("signatures")
     if free:

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.bundle import Manifest, open_bundle
+from edgekit.cli.export_lengths import choose_lengths as printed_lengths
 from edgekit.errors import RefusedError
 from edgekit.export.describe import FileDescription, describe_file
 from edgekit.export.lengths import choose_lengths, default_lengths, fit_each, fit_steps, length_name, length_signatures
@@ -86,6 +88,20 @@ def test_default_lengths_of_a_translator_are_those_of_its_source_texts(tmp_path:
     choice = default_lengths(checkpoint, None)
     assert choice.lengths == (40,)
     assert "its data's own lengths are not known: there is no data file" in choice.reason
+
+
+def test_what_each_target_takes_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tiny_writer(tmp_path, "translate")
+
+    def said(**options: Any) -> tuple[tuple[int, ...], str]:
+        plans = plan_exports("tiny", checkpoint.config, by_default=True, **options)
+        return printed_lengths(checkpoint, plans, None, None), capsys.readouterr().err
+
+    lengths, told = said(targets=["tflite", "onnx", "coreml"])
+    assert lengths == (16, 40)
+    assert "Sequence lengths of onnx: any, up to 40." in told
+    assert "Sequence lengths of tflite: 16, 40 (chosen for" in told
+    assert said(targets=["onnx"], kv_cache="static") == ((), "")  # source texts are padded to the longest there
 
 
 def test_plans_name_what_a_target_makes_of_lengths(tmp_path: Path) -> None:

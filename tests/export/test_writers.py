@@ -37,7 +37,7 @@ from edgekit.proof.golden_texts import GoldenTexts, pack_texts, unpack_texts
 from edgekit.proof.held_out_texts import choose_texts
 from edgekit.proof.in_framework import ProgramBackend, run_checkpoint
 from edgekit.proof.prove import prove_file
-from edgekit.proof.writing import Prompt
+from edgekit.proof.writing import Prompt, WritingSettings, run_here, write_texts
 from edgekit.proof.written import write_reference
 from edgekit.sources.writers import build_writer_program
 from edgekit.text.processor import BOS_ID, EOS_ID, Processor
@@ -120,6 +120,9 @@ def test_int4_keeps_one_copy_too(workspace: Path, via: Framework, tmp_path: Path
     parameters = parameter_count(load_checkpoint(workspace / "translate").config)
     stored = describe_file(tmp_path / "model.tflite").weights["int4"].elements
     assert 0.9 * parameters < stored < 1.03 * parameters
+    prompt, settings = Prompt(ids=(BOS_ID,), source=(BOS_ID, 80, 90)), WritingSettings(max_new_tokens=3)
+    (text,) = write_texts(run_here(tmp_path / "model.tflite", "litert-compiled"), [prompt], settings)
+    assert len(text.ids) == 3
 
 
 @pytest.mark.parametrize("via", FRAMEWORKS)
