@@ -131,10 +131,9 @@ def note(document: dict[str, Any], command: str) -> str:
     return (
         f"Made by `{command}` on {document['date']} on {document['machine']}, which others used at the same time: "
         "ratios and shares, taken in turns, hold where times do not. Cold start: of a process, to its first answer. "
-        "Times: tokens in, answer out, tokenizing left out. Memory: the most above what interpreter, runtime and texts take. "
-        "Export: processor time, a peer's int8 with its float file; edgekit's is of one command for both schemes, with "
-        "their proofs. Ratio: to edgekit on the same runtime in the same scheme, else "
-        "to its fastest; 95 % interval. Of peak: the rate of the model's matrix products, as a share of what one "
+        "Times: tokens in, answer out, tokenizing left out. Memory: the most above what interpreter, runtime and texts "
+        "take. Export: processor time, a peer's int8 with its float file; edgekit's is of one command for both "
+        "schemes, with their proofs. Ratio: to edgekit on the same runtime in the same scheme, else "
         "fully-connected layer reached in that runtime in the same run at as many rows. Where the time goes by "
         "operator, and every turn: `benchmarks/results/peers.json`; plots: `benchmarks/results/peers-*.svg`."
     )
