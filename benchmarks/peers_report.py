@@ -133,7 +133,8 @@ def note(document: dict[str, Any], command: str) -> str:
         "ratios and shares, taken in turns, hold where times do not. Cold start: of a process, to its first answer. "
         "Times: tokens in, answer out, tokenizing left out. Memory: the most above what interpreter, runtime and texts "
         "take. Export: processor time, a peer's int8 with its float file; edgekit's is of one command for both "
-        "schemes, with their proofs. Ratio: to edgekit on the same runtime in the same scheme, else "
+        "schemes, with their proofs. Ratio: to edgekit on the same runtime in the same scheme, else to "
+        "its fastest; 95 % interval. Of peak: the rate of the model's matrix products, as a share of what one "
         "fully-connected layer reached in that runtime in the same run at as many rows. Where the time goes by "
         "operator, and every turn: `benchmarks/results/peers.json`; plots: `benchmarks/results/peers-*.svg`."
     )
