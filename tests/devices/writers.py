@@ -49,9 +49,9 @@ def write_corpus(folder: Path, task: str) -> DataSpec:
     return DataSpec.model_validate({"source": str(path), "task": task, "languages": ("la",)})
 
 
-def writer_checkpoint(folder: Path, task: str) -> Checkpoint:
+def writer_checkpoint(folder: Path, task: str, **overrides: Any) -> Checkpoint:
     """A checkpoint in `folder`/TASK, of bytes, whose greedy texts are long and go through many characters."""
-    config = writer_config(task)
+    config = writer_config(task, **overrides)
     made = Checkpoint(
         path=folder / task,
         name=task,
