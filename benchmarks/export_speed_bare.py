@@ -35,6 +35,7 @@ def tflite(module: Any, lengths: list[int], folder: Path) -> None:
 
 def onnx(module: Any, lengths: list[int], folder: Path) -> None:
     """torch.onnx, then ONNX Runtime's pre-processing and dynamic int8, as its documentation says."""
+    import onnx as package
     import torch
     from onnxruntime.quantization import quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -45,7 +46,10 @@ def onnx(module: Any, lengths: list[int], folder: Path) -> None:
     torch.onnx.export(module, _inputs(lengths[-1]), str(file), dynamo=True, external_data=False, dynamic_shapes=shapes)
     # onnxruntime 1.31 can't infer the shapes of a model whose length is free, and ends there unless told not to
     quant_pre_process(str(file), str(ready), skip_symbolic_shape=free is not None)
-    quantize_dynamic(str(ready), str(folder / "int8.onnx"))
+    model = package.load(ready)
+    if free:  # nor does it do without those that torch's exporter left, of which some are wrong
+        del model.graph.value_info[:]
+    quantize_dynamic(model, str(folder / "int8.onnx"))
 
 
 def coreml(module: Any, lengths: list[int], folder: Path) -> None:

@@ -243,12 +243,13 @@ class _Inputs:
 
 
 def _value(name: str, ids: list[int], count: int) -> Any:
+    """What an input holds; of one id a number, which numpy takes at once."""
     if name in IDS:
-        return ids
+        return ids if len(ids) > 1 else ids[0]
     if name == "position":
         return count
     if name == "position_ids":
-        return range(count, count + len(ids))
+        return range(count, count + len(ids)) if len(ids) > 1 else count
     raise RunError("load-failed", f"the file has an input {name!r}, which no part of a text is for")
 
 
