@@ -135,6 +135,8 @@ class Writer:
         taken = {name: _padded(row, length, ports[name].dtype) for name, row in zip(named, rows)}
         try:
             _, state = self.session.call(encode, taken, state)
+        except RunError:
+            raise
         except Exception as error:
             raise RunError("run-failed", f"reading the source text failed: {first_line(error)}") from error
         ports = self._signatures[self._decode].inputs
